@@ -1,0 +1,1 @@
+"""Floor 6: the only place that prints, reads the environment or exits."""

@@ -1,0 +1,1 @@
+"""Floor 5: ingest, ask, plan and what each stage cost."""

@@ -1,0 +1,1 @@
+"""Fewer tokens for a clip, blind to the question."""

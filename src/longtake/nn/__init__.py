@@ -1,0 +1,1 @@
+"""Floor 2: modules with weights and no opinions. Never imports methods."""

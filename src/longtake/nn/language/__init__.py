@@ -1,0 +1,1 @@
+"""The layer walk over a language model."""
