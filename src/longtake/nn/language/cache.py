@@ -1,0 +1,80 @@
+"""Keys and values of a walk: each layer has its own length, and within a batch each sample too."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from longtake.core.protocols import PositionRule
+
+GROWTH = 64
+
+
+class LayerCache:
+    """Rotated keys and values [B, heads, capacity, d] of one layer; rows beyond a sample's length mean nothing."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+        self.lengths: list[int] = []
+
+    def write(
+        self, keys: Float[Tensor, "B G L d"], values: Float[Tensor, "B G L d"], start: int, total: int
+    ) -> tuple[Tensor, Tensor]:
+        """Put one chunk of a prefill of `total` rows at row `start`; return all rows up to its end."""
+        end = start + keys.shape[2]
+        if start == 0 and end == total:
+            self.keys, self.values = keys, values
+        else:
+            if self.keys is None or self.values is None:
+                shape = (*keys.shape[:2], total, keys.shape[3])
+                self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
+            self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def append(self, keys: Float[Tensor, "B G n d"], values: Float[Tensor, "B G n d"]) -> tuple[Tensor, Tensor]:
+        """Put new rows behind each sample's own end; return all rows up to the longest end."""
+        assert self.keys is not None and self.values is not None, "append before prefill"
+        count = keys.shape[2]
+        end = max(self.lengths) + count
+        missing = end - self.keys.shape[2]
+        if missing > 0:
+            spare = (*keys.shape[:2], missing + GROWTH, keys.shape[3])
+            self.keys = torch.cat([self.keys, keys.new_zeros(spare)], dim=2)
+            self.values = torch.cat([self.values, values.new_zeros(spare)], dim=2)
+        for sample, length in enumerate(self.lengths):
+            self.keys[sample, :, length : length + count] = keys[sample]
+            self.values[sample, :, length : length + count] = values[sample]
+        self.lengths = [length + count for length in self.lengths]
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class RaggedCache:
+    """The caches of all layers, and how far each sample has come.
+
+    written counts, per sample, every token the walk was given (dropped ones included).
+    """
+
+    def __init__(self, num_layers: int, written: list[int], position_rule: PositionRule) -> None:
+        self.layers = [LayerCache() for _ in range(num_layers)]
+        self.written = written
+        self.position_rule: PositionRule = position_rule
+
+    def lengths(self) -> list[list[int]]:
+        """Return the count of cached tokens per layer and sample."""
+        return [list(layer.lengths) for layer in self.layers]
+
+    def next_positions(self, layer: int, count: int, device: torch.device) -> Int64[Tensor, "B n"]:
+        """Return the positions of the next `count` tokens in a layer.
+
+        With `renumber` a token's position is the layer's own length, as after every drop of the prefill; with `keep`
+        it is the count of tokens ever given.
+        """
+        ends = self.layers[layer].lengths if self.position_rule == "renumber" else self.written
+        return torch.tensor(ends, device=device).unsqueeze(1) + torch.arange(count, device=device)
+
+    def num_bytes(self) -> int:
+        """Return the bytes held by all layers."""
+        tensors = [t for layer in self.layers for t in (layer.keys, layer.values) if t is not None]
+        return sum(t.numel() * t.element_size() for t in tensors)

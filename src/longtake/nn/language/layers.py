@@ -1,0 +1,109 @@
+"""One decoder layer at a time, through the parts that every Llama-like layer of transformers has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from longtake.nn.language.cache import LayerCache
+from longtake.ops.attention import rows_attention
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines [B, L, d] of the rotary embedding at some positions."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation_at(language: nn.Module, hidden: Float[Tensor, "B L D"], positions: Int64[Tensor, "B L"]) -> Rotation:
+    """Return the rotation at these positions, made by the model's own rotary embedding."""
+    return Rotation(*language.rotary_emb(hidden, positions))
+
+
+def _project(layer: nn.Module, normed: Float[Tensor, "B L D"], name: str) -> Float[Tensor, "B heads L d"]:
+    attention = layer.self_attn
+    out = getattr(attention, name)(normed)
+    return out.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+
+
+def chunk_mask(num_queries: int, num_keys: int, device: torch.device) -> Bool[Tensor, "n L"]:
+    """Let each of the last `num_queries` rows see the keys up to itself."""
+    last = torch.arange(num_keys - num_queries, num_keys, device=device).unsqueeze(1)
+    return torch.arange(num_keys, device=device) <= last
+
+
+def run_layer(
+    layer: nn.Module,
+    hidden: Float[Tensor, "B L D"],
+    rotation: Rotation,
+    cache: LayerCache | None,
+    *,
+    start: int = 0,
+    total: int | None = None,
+) -> Float[Tensor, "B L D"]:
+    """Run one decoder layer over rows `start` onwards of a prefill of `total` rows.
+
+    Padding stands on the right, so causality alone hides it. A whole prefill needs no mask; a later chunk needs one
+    of its own rows by the keys so far.
+    """
+    normed = layer.input_layernorm(hidden)
+    query, key = apply_rotary_pos_emb(_project(layer, normed, "q_proj"), _project(layer, normed, "k_proj"), *rotation)
+    value = _project(layer, normed, "v_proj")
+    if cache is not None:
+        key, value = cache.write(key, value, start, hidden.shape[1] if total is None else total)
+    mask = None if start == 0 else chunk_mask(query.shape[2], key.shape[2], hidden.device)
+    return _finish(layer, hidden, _attend(query, key, value, mask, causal=start == 0))
+
+
+def extend_layer(
+    layer: nn.Module, hidden: Float[Tensor, "B n D"], rotation: Rotation, cache: LayerCache
+) -> Float[Tensor, "B n D"]:
+    """Run one decoder layer over tokens that follow everything in its cache."""
+    normed = layer.input_layernorm(hidden)
+    query, key = apply_rotary_pos_emb(_project(layer, normed, "q_proj"), _project(layer, normed, "k_proj"), *rotation)
+    before = list(cache.lengths)
+    key, value = cache.append(key, _project(layer, normed, "v_proj"))
+    count = hidden.shape[1]
+    mask = None
+    if count > 1 or len(set(before)) > 1:
+        last = torch.tensor(before, device=hidden.device)[:, None, None, None] + torch.arange(
+            count, device=hidden.device
+        ).unsqueeze(-1)
+        mask = torch.arange(key.shape[2], device=hidden.device) <= last  # [B, 1, n, L]
+    return _finish(layer, hidden, _attend(query, key, value, mask, causal=False))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+    """Attend with grouped keys and values; the scale is 1/sqrt(d), as every Llama-like layer has it."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True)
+
+
+def _finish(layer: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+    hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def score_rows(
+    layer: nn.Module, hidden: Float[Tensor, "L D"], rotation: Rotation, rows: list[int], visual: slice
+) -> Float[Tensor, "N"]:
+    """Return the attention of some rows over the visual tokens, made with the weights of a layer that has not run.
+
+    hidden holds one sample without padding; rotation is its own, [1, L, d]. The mean is over heads, then rows.
+
+    Source: VideoChat-Flash, attention-type visual dropout: one query row at inference, one per answer in training.
+    """
+    where = torch.tensor(rows, device=hidden.device)
+    normed = layer.input_layernorm(hidden.unsqueeze(0))
+    cos, sin = rotation
+    key = _project(layer, normed, "k_proj")
+    _, key = apply_rotary_pos_emb(key, key, cos, sin)
+    query = _project(layer, normed[:, where], "q_proj")
+    query, _ = apply_rotary_pos_emb(query, query, cos[:, where], sin[:, where])
+    attention = rows_attention(query[0], key[0], where, layer.self_attn.scaling)
+    return attention[:, visual].mean(0)

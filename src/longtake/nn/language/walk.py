@@ -1,0 +1,261 @@
+"""The walk over the layers of a language model: drops between layers, ragged caches, explicit prefill and extend.
+
+Nothing is read from or written to the modules, so two walks over one model cannot disturb each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from longtake.core.chat import IGNORE_LABEL
+from longtake.core.errors import ConfigError
+from longtake.core.protocols import LayerCompressor, PositionRule
+from longtake.core.reduction import Reduction
+from longtake.nn.language.cache import RaggedCache
+from longtake.nn.language.layers import Rotation, extend_layer, rotation_at, run_layer, score_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WalkInput:
+    """What a prefill is given.
+
+    embeds: [B, L, D], padded on the right. mask: bool [B, L], true where a token is. visual_start, num_visual: where
+    each sample's one block of visual tokens begins and how long it is (0: none). score_rows: rows whose attention
+    ranks the visual tokens, per sample; none means the last token, an empty list leaves that sample whole.
+    """
+
+    embeds: Float[Tensor, "B L D"]
+    mask: Bool[Tensor, "B L"]
+    visual_start: list[int]
+    num_visual: list[int]
+    score_rows: list[list[int]] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WalkOutput:
+    """What a prefill returns.
+
+    hidden: [B, M, D] after the final norm, padded on the right; mask says where tokens are. reductions and scores
+    hold, per sample and stage, the Reduction over the visual tokens alive then and the attention that ranked them.
+    kept: per sample, which rows of the input are left.
+    """
+
+    hidden: Float[Tensor, "B M D"]
+    mask: Bool[Tensor, "B M"]
+    reductions: list[dict[int, Reduction]]
+    scores: list[dict[int, Tensor]]
+    kept: list[Tensor]
+    cache: RaggedCache | None
+
+    def move_labels(self, labels: Int64[Tensor, "B L"]) -> Int64[Tensor, "B M"]:
+        """Carry labels of the input rows to the rows that are left; padding is ignored."""
+        moved = labels.new_full(self.mask.shape, IGNORE_LABEL)
+        for sample, kept in enumerate(self.kept):
+            moved[sample, : len(kept)] = labels[sample, kept]
+        return moved
+
+    def visual_reduction(self, sample: int, num_visual: int) -> Reduction:
+        """Compose the drops of all stages over a sample's visual tokens."""
+        total = Reduction.identity(num_visual, self.hidden.device)
+        for stage in sorted(self.reductions[sample]):
+            total = total.then(self.reductions[sample][stage])
+        return total
+
+
+@dataclasses.dataclass(eq=False)
+class _State:
+    """One prefill under way: everything that a drop has to move lives here."""
+
+    hidden: Tensor
+    lengths: list[int]
+    positions: Tensor
+    kept: list[Tensor]
+    num_visual: list[int]
+    score_rows: list[list[int]] | None
+    reductions: list[dict[int, Reduction]]
+    scores: list[dict[int, Tensor]]
+
+
+def answer_rows(labels: Int64[Tensor, "L"]) -> list[int]:
+    """Return the row before each answer span: those that rank visual tokens in training.
+
+    Source: VideoChat-Flash training: label -100 followed by a label that counts.
+    """
+    counts = labels != IGNORE_LABEL
+    return (counts[1:] & ~counts[:-1]).nonzero().flatten().tolist()
+
+
+def prefill(
+    language: nn.Module,
+    inputs: WalkInput,
+    *,
+    reducer: LayerCompressor | None = None,
+    position_rule: PositionRule = "renumber",
+    chunk_size: int | None = None,
+    use_cache: bool = True,
+) -> WalkOutput:
+    """Run a prompt through all layers, dropping visual tokens where the reducer says so.
+
+    Between two drops the layers run over chunks of `chunk_size` rows (all rows at once if none), which bounds the
+    memory of activations; the result does not depend on it. Without a cache the walk is differentiable.
+
+    Raises: ConfigError for padding on the left, or a drop by attention after the last layer.
+    """
+    num_layers = len(language.layers)
+    state = _start(inputs)
+    schedules = [dict(reducer.schedule(num_layers, n)) if reducer and n else {} for n in inputs.num_visual]
+    stages = sorted({layer for schedule in schedules for layer in schedule})
+    if stages and stages[-1] > num_layers:
+        raise ConfigError(f"a drop after layer {stages[-1]} was asked for; the model has {num_layers}; lower it")
+    cache = RaggedCache(num_layers, list(state.lengths), position_rule) if use_cache else None
+    borders = [0, *stages, num_layers]
+    for index, (first, last) in enumerate(pairwise(borders)):
+        if last > first:
+            _run_stretch(language, state, range(first, last), cache, chunk_size)
+        if index < len(stages) and reducer is not None:
+            _drop(language, state, stages[index], schedules, inputs.visual_start, reducer, position_rule)
+    mask = _length_mask(state.lengths, state.hidden.shape[1], state.hidden.device)
+    hidden = language.norm(state.hidden)
+    return WalkOutput(hidden, mask, state.reductions, state.scores, state.kept, cache)
+
+
+def extend(language: nn.Module, embeds: Float[Tensor, "B n D"], cache: RaggedCache) -> Float[Tensor, "B n D"]:
+    """Run tokens that follow everything in the cache; return their hidden states after the final norm."""
+    hidden, count = embeds, embeds.shape[1]
+    rotations: dict[tuple[int, ...], Rotation] = {}
+    for index, layer in enumerate(language.layers):
+        positions = cache.next_positions(index, count, embeds.device)
+        key = tuple(positions[:, 0].tolist())
+        if key not in rotations:
+            rotations[key] = rotation_at(language, hidden, positions)
+        hidden = extend_layer(layer, hidden, rotations[key], cache.layers[index])
+    cache.written = [written + count for written in cache.written]
+    return language.norm(hidden)
+
+
+def decode_step(language: nn.Module, embeds: Float[Tensor, "B 1 D"], cache: RaggedCache) -> Float[Tensor, "B 1 D"]:
+    """Run one new token a sample; nothing is dropped."""
+    return extend(language, embeds, cache)
+
+
+def _start(inputs: WalkInput) -> _State:
+    lengths = inputs.mask.sum(1).tolist()
+    batch, longest = inputs.mask.shape
+    device = inputs.embeds.device
+    if not torch.equal(inputs.mask, _length_mask(lengths, longest, inputs.mask.device)):
+        raise ConfigError("padding arrived on the left or inside a sample; the walk expects it on the right; move it")
+    rows = inputs.score_rows
+    return _State(
+        hidden=inputs.embeds,
+        lengths=lengths,
+        positions=torch.arange(longest, device=device).expand(batch, -1),
+        kept=[torch.arange(length, device=device) for length in lengths],
+        num_visual=list(inputs.num_visual),
+        score_rows=[list(own) for own in rows] if rows is not None else None,
+        reductions=[{} for _ in lengths],
+        scores=[{} for _ in lengths],
+    )
+
+
+def _length_mask(lengths: list[int], longest: int, device: torch.device) -> Bool[Tensor, "B L"]:
+    return torch.arange(longest, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
+
+
+def _run_stretch(
+    language: nn.Module, state: _State, layers: range, cache: RaggedCache | None, chunk_size: int | None
+) -> None:
+    """Run consecutive layers between two drops, chunk by chunk when there is a cache to read from."""
+    total = state.hidden.shape[1]
+    if cache is not None:
+        for index in layers:
+            cache.layers[index].lengths = list(state.lengths)
+    size = chunk_size if chunk_size and cache is not None else total
+    done = []
+    for start in range(0, total, size):
+        rows = slice(start, min(start + size, total))
+        hidden = state.hidden[:, rows]
+        rotation = rotation_at(language, hidden, state.positions[:, rows])
+        for index in layers:
+            layer_cache = cache.layers[index] if cache is not None else None
+            hidden = run_layer(language.layers[index], hidden, rotation, layer_cache, start=start, total=total)
+        done.append(hidden)
+    state.hidden = done[0] if len(done) == 1 else torch.cat(done, dim=1)
+
+
+def _drop(
+    language: nn.Module,
+    state: _State,
+    after: int,
+    schedules: list[dict[int, int]],
+    visual_start: list[int],
+    reducer: LayerCompressor,
+    position_rule: PositionRule,
+) -> None:
+    """Drop visual tokens after layer number `after` and repack the batch."""
+    rows_left = []
+    for sample, schedule in enumerate(schedules):
+        rows = torch.arange(state.lengths[sample], device=state.hidden.device)
+        own_rows = state.score_rows[sample] if state.score_rows is not None else [state.lengths[sample] - 1]
+        if after in schedule and own_rows:
+            stage = sorted(schedule).index(after)
+            rows = _drop_sample(
+                language, state, sample, stage, after, schedule[after], visual_start[sample], own_rows, reducer
+            )
+        rows_left.append(rows)
+    _repack(state, rows_left, position_rule)
+
+
+def _drop_sample(
+    language: nn.Module,
+    state: _State,
+    sample: int,
+    stage: int,
+    after: int,
+    keep: int,
+    start: int,
+    own_rows: list[int],
+    reducer: LayerCompressor,
+) -> Tensor:
+    """Choose which rows of one sample stay, and write down why."""
+    length, num_visual = state.lengths[sample], state.num_visual[sample]
+    if reducer.needs_attention(stage) and after >= len(language.layers):
+        raise ConfigError(f"a drop by attention after layer {after} needs a next layer, and there is none; lower it")
+
+    def attention() -> Tensor:
+        hidden = state.hidden[sample, :length].detach()
+        rotation = rotation_at(language, hidden.unsqueeze(0), state.positions[sample : sample + 1, :length])
+        visual = slice(start, start + num_visual)
+        with torch.no_grad():
+            state.scores[sample][stage] = score_rows(language.layers[after], hidden, rotation, own_rows, visual)
+        return state.scores[sample][stage]
+
+    reduction = reducer(stage, num_visual, keep, attention)
+    state.reductions[sample][stage] = reduction
+    state.num_visual[sample] = keep
+    kept = reduction.kept + start
+    device = kept.device
+    before, behind = torch.arange(start, device=device), torch.arange(start + num_visual, length, device=device)
+    if state.score_rows is not None:
+        shift = num_visual - keep
+        state.score_rows[sample] = [row - shift if row >= start + num_visual else row for row in own_rows]
+    return torch.cat([before, kept, behind])
+
+
+def _repack(state: _State, rows_left: list[Tensor], position_rule: PositionRule) -> None:
+    """Keep the given rows of each sample and pad to the longest again."""
+    longest = max(len(rows) for rows in rows_left)
+    index = torch.zeros(len(rows_left), longest, dtype=torch.int64, device=state.hidden.device)
+    for sample, rows in enumerate(rows_left):
+        index[sample, : len(rows)] = rows
+        state.kept[sample] = state.kept[sample][rows]
+    state.lengths = [len(rows) for rows in rows_left]
+    state.hidden = state.hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, state.hidden.shape[-1]))
+    if position_rule == "renumber":
+        state.positions = torch.arange(longest, device=index.device).expand(len(rows_left), -1)
+    else:
+        state.positions = state.positions.gather(1, index)
