@@ -7,9 +7,12 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Self
+from typing import TypeVar
 
 from longtake.core.errors import ConfigError
+
+# Not typing.Self: the run-time checker of the tests does not know it on single methods.
+ConfigT = TypeVar("ConfigT", bound="StrictConfig")
 
 
 def nearest_name(name: str, known: list[str]) -> str:
@@ -23,7 +26,7 @@ class StrictConfig:
     """Base of every configuration. Subclasses are frozen, keyword-only dataclasses of plain values."""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Self:
+    def from_dict(cls: type[ConfigT], values: Mapping[str, object]) -> ConfigT:
         """Build from plain values.
 
         Raises: ConfigError on an unknown key, naming the nearest known one.

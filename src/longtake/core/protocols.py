@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -48,6 +48,21 @@ class ClipCompressor(Protocol):
         ...
 
 
+class DropPoint(NamedTuple):
+    """Where a walk stands when it asks a reducer what stays.
+
+    stage counts the drops of this sample from 0; after_layer counts layers from 1 (0: before the first).
+    num_original visual tokens came in, num_tokens are alive, `keep` of them are to stay.
+    """
+
+    stage: int
+    after_layer: int
+    num_layers: int
+    num_original: int
+    num_tokens: int
+    keep: int
+
+
 @runtime_checkable
 class LayerCompressor(Protocol):
     """Fewer visual tokens between language-model layers.
@@ -66,9 +81,7 @@ class LayerCompressor(Protocol):
         """Say whether this stage reads attention scores."""
         ...
 
-    def __call__(
-        self, stage: int, num_tokens: int, keep: int, attention: Callable[[], Float[Tensor, "N"]]
-    ) -> Reduction:
+    def __call__(self, point: DropPoint, attention: Callable[[], Float[Tensor, "N"]]) -> Reduction:
         """Choose which of the `num_tokens` alive stay."""
         ...
 

@@ -44,11 +44,12 @@ def methods(kind: Kind) -> dict[str, type[StrictConfig]]:
 
 
 def find(kind: Kind, name: str) -> type[StrictConfig]:
-    """Return the method of that name.
+    """Return the method of that name; a hyphen in it counts as an underscore.
 
     Raises: ConfigError with the nearest known name.
     """
     known = methods(kind)
+    name = name.replace("-", "_")
     if name not in known:
         raise ConfigError(f"no {kind} method is called {name!r}; {nearest_name(name, list(known))}")
     return known[name]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from longtake.core.config import StrictConfig
 from longtake.core.errors import ConfigError
+from longtake.core.protocols import DropPoint
 from longtake.core.reduction import Reduction
 from longtake.core.registry import register
 
@@ -77,12 +78,10 @@ class ProgressiveDrop(StrictConfig):
         """Say whether a stage ranks tokens by attention."""
         return stage >= UNIFORM_STAGES[self.kind]
 
-    def __call__(
-        self, stage: int, num_tokens: int, keep: int, attention: Callable[[], Float[Tensor, "N"]]
-    ) -> Reduction:
+    def __call__(self, point: DropPoint, attention: Callable[[], Float[Tensor, "N"]]) -> Reduction:
         """Choose the tokens that stay, in their old order."""
-        if self.needs_attention(stage):
-            kept = attention().topk(keep).indices.sort().values
+        if self.needs_attention(point.stage):
+            kept = attention().topk(point.keep).indices.sort().values
         else:
-            kept = uniform_keep(num_tokens, keep)
-        return Reduction.keep(kept, num_tokens)
+            kept = uniform_keep(point.num_tokens, point.keep)
+        return Reduction.keep(kept, point.num_tokens)

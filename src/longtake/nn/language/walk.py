@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from longtake.core.chat import IGNORE_LABEL
 from longtake.core.errors import ConfigError
-from longtake.core.protocols import LayerCompressor, PositionRule
+from longtake.core.protocols import DropPoint, LayerCompressor, PositionRule
 from longtake.core.reduction import Reduction
 from longtake.nn.language.cache import RaggedCache
 from longtake.nn.language.layers import Rotation, extend_layer, rotation_at, run_layer, score_rows
@@ -118,7 +118,7 @@ def prefill(
         if last > first:
             _run_stretch(language, state, range(first, last), cache, chunk_size)
         if index < len(stages) and reducer is not None:
-            _drop(language, state, stages[index], schedules, inputs.visual_start, reducer, position_rule)
+            _drop(language, state, stages[index], schedules, inputs, reducer, position_rule)
     mask = _length_mask(state.lengths, state.hidden.shape[1], state.hidden.device)
     hidden = language.norm(state.hidden)
     return WalkOutput(hidden, mask, state.reductions, state.scores, state.kept, cache)
@@ -192,7 +192,7 @@ def _drop(
     state: _State,
     after: int,
     schedules: list[dict[int, int]],
-    visual_start: list[int],
+    inputs: WalkInput,
     reducer: LayerCompressor,
     position_rule: PositionRule,
 ) -> None:
@@ -200,50 +200,47 @@ def _drop(
     rows_left = []
     for sample, schedule in enumerate(schedules):
         rows = torch.arange(state.lengths[sample], device=state.hidden.device)
-        own_rows = state.score_rows[sample] if state.score_rows is not None else [state.lengths[sample] - 1]
-        if after in schedule and own_rows:
-            stage = sorted(schedule).index(after)
-            rows = _drop_sample(
-                language, state, sample, stage, after, schedule[after], visual_start[sample], own_rows, reducer
+        ranked = state.score_rows is None or state.score_rows[sample]
+        if after in schedule and ranked:
+            point = DropPoint(
+                stage=sorted(schedule).index(after),
+                after_layer=after,
+                num_layers=len(language.layers),
+                num_original=inputs.num_visual[sample],
+                num_tokens=state.num_visual[sample],
+                keep=schedule[after],
             )
+            rows = _drop_sample(language, state, sample, point, inputs.visual_start[sample], reducer)
         rows_left.append(rows)
     _repack(state, rows_left, position_rule)
 
 
 def _drop_sample(
-    language: nn.Module,
-    state: _State,
-    sample: int,
-    stage: int,
-    after: int,
-    keep: int,
-    start: int,
-    own_rows: list[int],
-    reducer: LayerCompressor,
+    language: nn.Module, state: _State, sample: int, point: DropPoint, start: int, reducer: LayerCompressor
 ) -> Tensor:
     """Choose which rows of one sample stay, and write down why."""
-    length, num_visual = state.lengths[sample], state.num_visual[sample]
-    if reducer.needs_attention(stage) and after >= len(language.layers):
+    length, device = state.lengths[sample], state.hidden.device
+    after, end = point.after_layer, start + point.num_tokens
+    if reducer.needs_attention(point.stage) and after >= point.num_layers:
         raise ConfigError(f"a drop by attention after layer {after} needs a next layer, and there is none; lower it")
 
     def attention() -> Tensor:
         hidden = state.hidden[sample, :length].detach()
         rotation = rotation_at(language, hidden.unsqueeze(0), state.positions[sample : sample + 1, :length])
-        visual = slice(start, start + num_visual)
+        own_rows = [length - 1] if state.score_rows is None else state.score_rows[sample]
         with torch.no_grad():
-            state.scores[sample][stage] = score_rows(language.layers[after], hidden, rotation, own_rows, visual)
-        return state.scores[sample][stage]
+            scores = score_rows(language.layers[after], hidden, rotation, own_rows, slice(start, end))
+        state.scores[sample][point.stage] = scores
+        return scores
 
-    reduction = reducer(stage, num_visual, keep, attention)
-    state.reductions[sample][stage] = reduction
-    state.num_visual[sample] = keep
-    kept = reduction.kept + start
-    device = kept.device
-    before, behind = torch.arange(start, device=device), torch.arange(start + num_visual, length, device=device)
+    reduction = reducer(point, attention)
+    state.reductions[sample][point.stage] = Reduction(reduction.target.to(device), reduction.num_targets)
+    state.num_visual[sample] = point.keep
     if state.score_rows is not None:
-        shift = num_visual - keep
-        state.score_rows[sample] = [row - shift if row >= start + num_visual else row for row in own_rows]
-    return torch.cat([before, kept, behind])
+        shift = point.num_tokens - point.keep
+        state.score_rows[sample] = [row - shift if row >= end else row for row in state.score_rows[sample]]
+    kept = state.reductions[sample][point.stage].kept + start
+    return torch.cat([torch.arange(start, device=device), kept, torch.arange(end, length, device=device)])
 
 
 def _repack(state: _State, rows_left: list[Tensor], position_rule: PositionRule) -> None:
