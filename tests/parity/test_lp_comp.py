@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
-from transformers import Qwen2Config, Qwen2Model
+from transformers import Qwen2Model
 
 from longtake.core.protocols import DropPoint
 from longtake.core.reduction import Reduction
 from longtake.methods.reduce.lp_comp import LpComp
 from longtake.nn.language.walk import WalkInput, decode_step, prefill
+from tests.parity.xcomp_goldens import language_model, load
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "xcomp"
-SCHEDULES = json.loads((GOLDEN / "a_schedule.json").read_text())["rows"]
+SCHEDULES = load("a_schedule")[0]["rows"]
 STEP = LpComp(schedule_kind="step", step_layers=(10, 20), step_strides=(4, 4))
 STEP_6 = LpComp(schedule_kind="step", step_layers=(2, 4), step_strides=(2, 8))
 RUNS = [
@@ -27,29 +23,6 @@ RUNS = [
     ("b_lp28_run_off", LpComp(schedule_kind="none")),
     ("b_lp10_run_suffix", LpComp()),
 ]
-
-
-def load(case: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    facts = json.loads((GOLDEN / f"{case}.json").read_text())
-    return facts, {
-        k: v.float() if v.is_floating_point() else v for k, v in load_file(GOLDEN / f"{case}.safetensors").items()
-    }
-
-
-def language_model(state: dict[str, torch.Tensor], num_layers: int) -> Qwen2Model:
-    config = Qwen2Config(
-        vocab_size=997,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=num_layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-    )
-    model = Qwen2Model(config)
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
-    return model
 
 
 def model_of(facts: dict, tensors: dict[str, torch.Tensor]) -> Qwen2Model:

@@ -74,6 +74,16 @@ class RaggedCache:
         ends = self.layers[layer].lengths if self.position_rule == "renumber" else self.written
         return torch.tensor(ends, device=device).unsqueeze(1) + torch.arange(count, device=device)
 
+    def mark(self) -> tuple[list[list[int]], list[int]]:
+        """Remember how far each layer and sample has come."""
+        return self.lengths(), list(self.written)
+
+    def rewind(self, mark: tuple[list[list[int]], list[int]]) -> None:
+        """Forget everything that was appended since the mark."""
+        for layer, lengths in zip(self.layers, mark[0], strict=True):
+            layer.lengths = list(lengths)
+        self.written = list(mark[1])
+
     def num_bytes(self) -> int:
         """Return the bytes held by all layers."""
         tensors = [t for layer in self.layers for t in (layer.keys, layer.values) if t is not None]

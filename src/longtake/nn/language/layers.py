@@ -21,12 +21,13 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
-def rotation_at(language: nn.Module, hidden: Float[Tensor, "B L D"], positions: Int64[Tensor, "B L"]) -> Rotation:
-    """Return the rotation at these positions, made by the model's own rotary embedding."""
-    return Rotation(*language.rotary_emb(hidden, positions))
+def rotation_at(language: nn.Module, like: Tensor, positions: Int64[Tensor, "B L"]) -> Rotation:
+    """Return the rotation at these positions, made by the model's own rotary embedding, in the dtype of `like`."""
+    return Rotation(*language.rotary_emb(like, positions))
 
 
-def _project(layer: nn.Module, normed: Float[Tensor, "B L D"], name: str) -> Float[Tensor, "B heads L d"]:
+def project_heads(layer: nn.Module, normed: Float[Tensor, "B L D"], name: str) -> Float[Tensor, "B heads L d"]:
+    """Apply a layer's q_proj, k_proj or v_proj and split the result into heads."""
     attention = layer.self_attn
     out = getattr(attention, name)(normed)
     return out.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
@@ -53,8 +54,10 @@ def run_layer(
     of its own rows by the keys so far.
     """
     normed = layer.input_layernorm(hidden)
-    query, key = apply_rotary_pos_emb(_project(layer, normed, "q_proj"), _project(layer, normed, "k_proj"), *rotation)
-    value = _project(layer, normed, "v_proj")
+    query, key = apply_rotary_pos_emb(
+        project_heads(layer, normed, "q_proj"), project_heads(layer, normed, "k_proj"), *rotation
+    )
+    value = project_heads(layer, normed, "v_proj")
     if cache is not None:
         key, value = cache.write(key, value, start, hidden.shape[1] if total is None else total)
     mask = None if start == 0 else chunk_mask(query.shape[2], key.shape[2], hidden.device)
@@ -66,9 +69,11 @@ def extend_layer(
 ) -> Float[Tensor, "B n D"]:
     """Run one decoder layer over tokens that follow everything in its cache."""
     normed = layer.input_layernorm(hidden)
-    query, key = apply_rotary_pos_emb(_project(layer, normed, "q_proj"), _project(layer, normed, "k_proj"), *rotation)
+    query, key = apply_rotary_pos_emb(
+        project_heads(layer, normed, "q_proj"), project_heads(layer, normed, "k_proj"), *rotation
+    )
     before = list(cache.lengths)
-    key, value = cache.append(key, _project(layer, normed, "v_proj"))
+    key, value = cache.append(key, project_heads(layer, normed, "v_proj"))
     count = hidden.shape[1]
     mask = None
     if count > 1 or len(set(before)) > 1:
@@ -101,9 +106,9 @@ def score_rows(
     where = torch.tensor(rows, device=hidden.device)
     normed = layer.input_layernorm(hidden.unsqueeze(0))
     cos, sin = rotation
-    key = _project(layer, normed, "k_proj")
+    key = project_heads(layer, normed, "k_proj")
     _, key = apply_rotary_pos_emb(key, key, cos, sin)
-    query = _project(layer, normed[:, where], "q_proj")
+    query = project_heads(layer, normed[:, where], "q_proj")
     query, _ = apply_rotary_pos_emb(query, query, cos[:, where], sin[:, where])
     attention = rows_attention(query[0], key[0], where, layer.self_attn.scaling)
     return attention[:, visual].mean(0)

@@ -6,6 +6,7 @@ Nothing is read from or written to the modules, so two walks over one model cann
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -98,20 +99,23 @@ def prefill(
     position_rule: PositionRule = "renumber",
     chunk_size: int | None = None,
     use_cache: bool = True,
+    num_layers: int | None = None,
 ) -> WalkOutput:
-    """Run a prompt through all layers, dropping visual tokens where the reducer says so.
+    """Run a prompt through all layers, or the first `num_layers`, dropping visual tokens where the reducer says so.
 
     Between two drops the layers run over chunks of `chunk_size` rows (all rows at once if none), which bounds the
     memory of activations; the result does not depend on it. Without a cache the walk is differentiable.
 
     Raises: ConfigError for padding on the left, or a drop by attention after the last layer.
     """
-    num_layers = len(language.layers)
+    depth = len(language.layers)
+    num_layers = depth if num_layers is None else num_layers
     state = _start(inputs)
-    schedules = [dict(reducer.schedule(num_layers, n)) if reducer and n else {} for n in inputs.num_visual]
+    schedules = [dict(reducer.schedule(depth, n)) if reducer and n else {} for n in inputs.num_visual]
     stages = sorted({layer for schedule in schedules for layer in schedule})
-    if stages and stages[-1] > num_layers:
-        raise ConfigError(f"a drop after layer {stages[-1]} was asked for; the model has {num_layers}; lower it")
+    if stages and stages[-1] > depth:
+        raise ConfigError(f"a drop after layer {stages[-1]} was asked for; the model has {depth}; lower it")
+    stages = [layer for layer in stages if layer < num_layers or layer == depth]
     cache = RaggedCache(num_layers, list(state.lengths), position_rule) if use_cache else None
     borders = [0, *stages, num_layers]
     for index, (first, last) in enumerate(pairwise(borders)):
@@ -124,11 +128,23 @@ def prefill(
     return WalkOutput(hidden, mask, state.reductions, state.scores, state.kept, cache)
 
 
-def extend(language: nn.Module, embeds: Float[Tensor, "B n D"], cache: RaggedCache) -> Float[Tensor, "B n D"]:
-    """Run tokens that follow everything in the cache; return their hidden states after the final norm."""
+def extend(
+    language: nn.Module,
+    embeds: Float[Tensor, "B n D"],
+    cache: RaggedCache,
+    *,
+    observe: Callable[[int, Tensor], None] | None = None,
+) -> Float[Tensor, "B n D"]:
+    """Run tokens that follow everything in the cache; return their hidden states after the final norm.
+
+    The layers that the cache holds are run. observe is told the index of each layer (from 0) and the hidden states
+    [B, n, D] that enter it.
+    """
     hidden, count = embeds, embeds.shape[1]
     rotations: dict[tuple[int, ...], Rotation] = {}
-    for index, layer in enumerate(language.layers):
+    for index, layer in enumerate(language.layers[: len(cache.layers)]):
+        if observe is not None:
+            observe(index, hidden)
         positions = cache.next_positions(index, count, embeds.device)
         key = tuple(positions[:, 0].tolist())
         if key not in rotations:

@@ -1,0 +1,112 @@
+"""QC-Comp on a language model: read a chunk of video once, then score its clips for any number of questions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from longtake.core.errors import ConfigError
+from longtake.core.protocols import LayerCompressor
+from longtake.methods.select.qc_comp import QcComp, stitch, window_scores
+from longtake.nn.language.cache import RaggedCache
+from longtake.nn.language.layers import project_heads, rotation_at
+from longtake.nn.language.walk import WalkInput, extend, prefill
+from longtake.ops.rope import rotate
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReadChunk:
+    """A chunk of video that a language model has read: what scoring a question needs, free of any question.
+
+    cache: keys and values of the layers up to the last scored one, of the prefix and the surviving visual tokens.
+    """
+
+    cache: RaggedCache
+    num_prefix: int
+    num_clips: int
+
+    def num_bytes(self) -> int:
+        """Return the bytes that keeping this chunk costs."""
+        return self.cache.num_bytes()
+
+
+class ClipScorer:
+    """Scores clips of video by the attention a question pays them, layer by layer.
+
+    The video comes before the question and attention is causal, so reading a chunk does not depend on the question:
+    it is done once. A question then costs its own few tokens: they run through the layers behind the cached keys, and
+    their queries meet the keys, rotated anew for each window. Layers behind the last scored one never run.
+
+    Raises: ConfigError if the reducer looks at the question, since its drops would then depend on it.
+    """
+
+    def __init__(self, language: nn.Module, method: QcComp, reducer: LayerCompressor | None = None) -> None:
+        self.language = language
+        self.method = method
+        self.reducer = reducer
+        self.layers = method.layers(len(language.layers))
+
+    @torch.no_grad()
+    def read(
+        self, prefix: Float[Tensor, "P D"], visual: Float[Tensor, "N D"], num_clips: int, chunk_size: int | None = None
+    ) -> ReadChunk:
+        """Run the prefix and a chunk's visual tokens through the layers up to the last scored one."""
+        embeds = torch.cat([prefix, visual]).unsqueeze(0)
+        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        if self.reducer is not None:
+            stages = self.reducer.schedule(len(self.language.layers), len(visual))
+            if any(self.reducer.needs_attention(stage) for stage in range(len(stages))):
+                raise ConfigError(
+                    "the reducer ranks tokens by the question's attention; a chunk is read before any question is "
+                    "known; use a reducer that chooses by place (lp_comp, uniform), or none"
+                )
+        out = prefill(
+            self.language,
+            WalkInput(embeds, mask, [len(prefix)], [len(visual)]),
+            reducer=self.reducer,
+            chunk_size=chunk_size,
+            num_layers=self.layers.stop,
+        )
+        assert out.cache is not None
+        return ReadChunk(out.cache, len(prefix), num_clips)
+
+    @torch.no_grad()
+    def score(
+        self, chunk: ReadChunk, text: Float[Tensor, "Q D"], rows: slice = slice(None)
+    ) -> Float[Tensor, "layers K"]:
+        """Return the score of each clip in each scored layer; NaN where a clip has none.
+
+        text: the embedded tokens after the video, up to the assistant's turn. rows: which of them are the question.
+        The chunk is left as it was.
+        """
+        found: list[Tensor] = []
+
+        def observe(index: int, hidden: Tensor) -> None:
+            if index in self.layers:
+                scores = window_scores(*self._keys(chunk, index, hidden), chunk.num_clips, self.method, at, rows)
+                found.append(stitch(scores, chunk.num_clips, self.method))
+
+        def at(length: int) -> tuple[Tensor, Tensor]:
+            positions = torch.arange(length, device=text.device).unsqueeze(0)
+            cos, sin = rotation_at(self.language, text.unsqueeze(0), positions)
+            return cos[0], sin[0]
+
+        mark = chunk.cache.mark()
+        extend(self.language, text.unsqueeze(0), chunk.cache, observe=observe)
+        chunk.cache.rewind(mark)
+        return torch.stack(found)
+
+    def _keys(self, chunk: ReadChunk, index: int, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return un-rotated queries of the text and keys of prefix, video and text in one layer."""
+        layer, cache = self.language.layers[index], chunk.cache.layers[index]
+        normed = layer.input_layernorm(hidden)
+        query, text = (project_heads(layer, normed, name)[0] for name in ("q_proj", "k_proj"))
+        assert cache.keys is not None
+        length = cache.lengths[0]
+        positions = torch.arange(length, device=hidden.device).unsqueeze(0)
+        cos, sin = rotation_at(self.language, hidden, positions)
+        keys = rotate(cache.keys[0, :, :length], cos[0], -sin[0])
+        return query, keys[:, : chunk.num_prefix], keys[:, chunk.num_prefix :], text
