@@ -51,7 +51,7 @@ def drop(facts: dict[str, Any]) -> ProgressiveDrop | None:
     asked = facts["compress"]
     if asked is None:
         return None
-    return ProgressiveDrop(kind=asked["type"], layers=tuple(asked["layers"]), ratios=tuple(asked["ratios"]))
+    return ProgressiveDrop(kind=asked["type"], layers=tuple(asked["layers"]), ratios=tuple(map(float, asked["ratios"])))
 
 
 def close(got: Tensor, expected: Tensor, kind: str) -> None:

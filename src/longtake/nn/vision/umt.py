@@ -81,7 +81,7 @@ class UmtAttention(nn.Module):
     def forward(self, x: Float[Tensor, "K N D"]) -> Float[Tensor, "K N D"]:
         """Attend over all tokens of each clip."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        query, key, value = F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
+        query, key, value = (self.qkv(x) + bias).chunk(3, dim=-1)
         return self.proj(attend(query, key, value, self.num_heads))
 
 

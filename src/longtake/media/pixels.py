@@ -1,0 +1,34 @@
+"""From a decoder's frame to upright RGB pixels of the wanted size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def upright(pixels: np.ndarray, rotation_degrees: int) -> np.ndarray:
+    """Turn a picture counter-clockwise by a multiple of 90 degrees, as its display matrix asks."""
+    return np.ascontiguousarray(np.rot90(pixels, rotation_degrees // 90 % 4))
+
+
+def resize_exact(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize RGB uint8 to (height, width) by Pillow's antialiased bicubic: what the released models were trained on."""
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def fit(frame: Any, size: tuple[int, int] | None, *, exact: bool) -> np.ndarray:
+    """Convert a PyAV frame to upright RGB [H, W, 3], resized to (height, width) if asked.
+
+    Not exact: the decoder's own scaler converts and resizes in one pass, a little different in the last bits.
+    """
+    rotation = int(frame.rotation or 0) % 360
+    if size is None or exact:
+        pixels = upright(frame.to_ndarray(format="rgb24"), rotation)
+        return pixels if size is None else resize_exact(pixels, size)
+    height, width = size if rotation % 180 == 0 else (size[1], size[0])
+    scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC")
+    return upright(scaled.to_ndarray(), rotation)

@@ -1,0 +1,35 @@
+"""A model with all that belongs to it, as `longtake.load` returns it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from longtake.models.configuration import VideoChatFlashConfig
+from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model, its tokenizer and its configuration.
+
+    fingerprint: SHA-256 over the configuration, the identity of the weights and the dtype they were loaded in; two
+    models with the same fingerprint make the same visual tokens.
+    """
+
+    model: VideoChatFlashForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    config: VideoChatFlashConfig
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's first parameter."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the model."""
+        return self.model.dtype

@@ -1,0 +1,84 @@
+"""The five released checkpoints as configurations, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from longtake.core.config import nearest_name
+from longtake.core.errors import ConfigError
+from longtake.models.configuration import VideoChatFlashConfig
+
+_QWEN_7B: dict[str, object] = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "rope_theta": 1_000_000.0,
+    "max_position_embeddings": 32768,
+}
+_QWEN_1_5B: dict[str, object] = {
+    "vocab_size": 151936,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "rope_theta": 1_000_000.0,
+    "max_position_embeddings": 32768,
+}
+_QWEN_1M = _QWEN_7B | {"rope_theta": 10_000_000.0, "max_position_embeddings": 1_010_000}
+_UMT: dict[str, object] = {"mm_vision_tower": "umt-large", "mm_hidden_size": 1024}
+_UMT_HD: dict[str, object] = {"mm_vision_tower": "umt-hd-large", "mm_hidden_size": 1024}
+_IV2: dict[str, object] = {"mm_vision_tower": "internvideo2", "mm_hidden_size": 1408}
+_COMMON: dict[str, object] = {
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "tokenizer_model_max_length": 32768,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A released checkpoint: where it lives and its configuration's values."""
+
+    repository: str
+    values: Mapping[str, object]
+
+    def config(self) -> VideoChatFlashConfig:
+        """Build a fresh configuration."""
+        return VideoChatFlashConfig(**dict(self.values))  # pyright: ignore[reportArgumentType]
+
+
+def _preset(repository: str, *parts: dict[str, object]) -> Preset:
+    values: dict[str, object] = {}
+    for part in (*parts, _COMMON):
+        values |= part
+    return Preset(repository=f"OpenGVLab/{repository}", values=MappingProxyType(values))
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "videochat_flash_2b": _preset("VideoChat-Flash-Qwen2_5-2B_res448", _QWEN_1_5B, _UMT_HD),
+        "videochat_flash_7b_224": _preset("VideoChat-Flash-Qwen2-7B_res224", _QWEN_7B, _UMT),
+        "videochat_flash_7b": _preset("VideoChat-Flash-Qwen2-7B_res448", _QWEN_7B, _UMT_HD),
+        "videochat_flash_7b_1m": _preset("VideoChat-Flash-Qwen2_5-7B-1M_res224", _QWEN_1M, _UMT),
+        "videochat_flash_7b_internvideo2": _preset("VideoChat-Flash-Qwen2_5-7B_InternVideo2-1B", _QWEN_7B, _IV2),
+    }
+)
+
+
+def preset(name: str) -> Preset:
+    """Return a preset by its name or by its repository's.
+
+    Raises: ConfigError with the nearest known name.
+    """
+    for known, found in PRESETS.items():
+        if name in (known, found.repository):
+            return found
+    raise ConfigError(f"no preset is called {name!r}; {nearest_name(name, list(PRESETS))}")
