@@ -14,7 +14,7 @@ from longtake.core.budget import Budget
 from longtake.core.errors import BudgetError, CheckpointError
 from longtake.core.reduction import Reduction
 from longtake.models.splice import Visual
-from longtake.nn.language.walk import decode_step
+from longtake.nn.language.walk import WalkOutput, decode_step
 
 if TYPE_CHECKING:
     from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
@@ -27,7 +27,7 @@ class Step:
     """One round of decoding.
 
     ids: the new token of each prompt, none where the answer had ended. logits: [B, V] that it was chosen from.
-    finished: per prompt, why it ended, as soon as it has.
+    finished: per prompt, why it ended, as soon as it has. walked: what the prefill returned.
     """
 
     index: int
@@ -37,6 +37,7 @@ class Step:
     reductions: list[dict[int, Reduction]]
     num_prompt_tokens: list[int]
     cache_lengths: Callable[[], list[list[int]]]
+    walked: WalkOutput
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,7 +147,7 @@ def stream(
             elif new_id is not None and index + 1 == limit:
                 finished[row] = "length"
         # The last step's cache_lengths are read when no more token follows: it is a call, not a list.
-        yield Step(index, ids, logits, list(finished), walked.reductions, lengths, cache.lengths)
+        yield Step(index, ids, logits, list(finished), walked.reductions, lengths, cache.lengths, walked)
         if all(finished):
             return
         hidden = decode_step(model.language, model.embed_text(chosen.unsqueeze(1)), cache)

@@ -166,14 +166,18 @@ class VideoChatFlashForConditionalGeneration(PreTrainedModel):
         """Merge the patch features of clips of `num_frames` frames into few tokens."""
         return self.compressor(features, self.vision.grid(num_frames))
 
+    @property
+    def clips_per_pass(self) -> int:
+        """Return how many clips pass the tower at once; on a CPU one, which cannot depend on its neighbours."""
+        return 1 if self.input_device.type == "cpu" else CLIPS_PER_PASS
+
     def connect(self, pixel_values: Float[Tensor, "K F 3 S S"]) -> tuple[Float[Tensor, "K M D"], Reduction]:
         """Turn clips into tokens in the language model's space, and say which patches each token stands for.
 
         Clips pass in groups of bounded size; on a CPU one by one, so that the result is the same to the last bit
         however many clips are handed over at once.
         """
-        per_pass = 1 if self.input_device.type == "cpu" else CLIPS_PER_PASS
-        parts = [self._connect_pass(group) for group in pixel_values.split(per_pass)]
+        parts = [self._connect_pass(group) for group in pixel_values.split(self.clips_per_pass)]
         targets = torch.cat([reduction.target for _, reduction in parts])
         return torch.cat([tokens for tokens, _ in parts]), Reduction(targets, parts[0][1].num_targets)
 

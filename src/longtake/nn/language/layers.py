@@ -112,3 +112,17 @@ def score_rows(
     query, _ = apply_rotary_pos_emb(query, query, cos[:, where], sin[:, where])
     attention = rows_attention(query[0], key[0], where, layer.self_attn.scaling)
     return attention[:, visual].mean(0)
+
+
+def last_row_attention(
+    layer: nn.Module, entering: Float[Tensor, "D"], keys: Float[Tensor, "G L d"], rotation: Rotation
+) -> Float[Tensor, "L"]:
+    """Return the attention of a sequence's last token over all of it in one layer, averaged over heads.
+
+    entering: the token's state as it enters the layer; keys: the layer's own cached keys, rotated; rotation: at the
+    token's position, [1, 1, d].
+    """
+    query = project_heads(layer, layer.input_layernorm(entering)[None, None], "q_proj")
+    query, _ = apply_rotary_pos_emb(query, query, *rotation)
+    rows = torch.tensor([keys.shape[1] - 1], device=keys.device)
+    return rows_attention(query[0], keys, rows, layer.self_attn.scaling)[0]

@@ -43,7 +43,8 @@ class WalkOutput:
 
     hidden: [B, M, D] after the final norm, padded on the right; mask says where tokens are. reductions and scores
     hold, per sample and stage, the Reduction over the visual tokens alive then and the attention that ranked them.
-    kept: per sample, which rows of the input are left.
+    kept: per sample, which rows of the input are left. entering_last: [B, D], the state of each sample's last token
+    as it enters the last layer, from which that layer's attention can be had.
     """
 
     hidden: Float[Tensor, "B M D"]
@@ -51,6 +52,7 @@ class WalkOutput:
     reductions: list[dict[int, Reduction]]
     scores: list[dict[int, Tensor]]
     kept: list[Tensor]
+    entering_last: Float[Tensor, "B D"]
     cache: RaggedCache | None
 
     def move_labels(self, labels: Int64[Tensor, "B L"]) -> Int64[Tensor, "B M"]:
@@ -80,6 +82,7 @@ class _State:
     score_rows: list[list[int]] | None
     reductions: list[dict[int, Reduction]]
     scores: list[dict[int, Tensor]]
+    entering_last: Tensor
 
 
 def answer_rows(labels: Int64[Tensor, "L"]) -> list[int]:
@@ -125,7 +128,7 @@ def prefill(
             _drop(language, state, stages[index], schedules, inputs, reducer, position_rule)
     mask = _length_mask(state.lengths, state.hidden.shape[1], state.hidden.device)
     hidden = language.norm(state.hidden)
-    return WalkOutput(hidden, mask, state.reductions, state.scores, state.kept, cache)
+    return WalkOutput(hidden, mask, state.reductions, state.scores, state.kept, state.entering_last, cache)
 
 
 def extend(
@@ -175,6 +178,7 @@ def _start(inputs: WalkInput) -> _State:
         score_rows=[list(own) for own in rows] if rows is not None else None,
         reductions=[{} for _ in lengths],
         scores=[{} for _ in lengths],
+        entering_last=inputs.embeds[:, -1],
     )
 
 
@@ -197,10 +201,20 @@ def _run_stretch(
         hidden = state.hidden[:, rows]
         rotation = rotation_at(language, hidden, state.positions[:, rows])
         for index in layers:
+            if index == len(language.layers) - 1:
+                _note_last_rows(state, hidden, start)
             layer_cache = cache.layers[index] if cache is not None else None
             hidden = run_layer(language.layers[index], hidden, rotation, layer_cache, start=start, total=total)
         done.append(hidden)
     state.hidden = done[0] if len(done) == 1 else torch.cat(done, dim=1)
+
+
+def _note_last_rows(state: _State, hidden: Tensor, start: int) -> None:
+    """Keep the rows of this chunk that are the last of their samples."""
+    last = torch.tensor(state.lengths, device=hidden.device) - 1 - start
+    here = (last >= 0) & (last < hidden.shape[1])
+    rows = hidden[torch.arange(len(last), device=hidden.device), last.clamp(0, hidden.shape[1] - 1)]
+    state.entering_last = torch.where(here.unsqueeze(1), rows, state.entering_last)
 
 
 def _drop(

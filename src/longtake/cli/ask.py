@@ -1,0 +1,65 @@
+"""`longtake ask`: one question, one answer, with its evidence and its cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from longtake.cli.output import err, ledger_table, out, print_json, progress_bars, seconds_text
+from longtake.core.budget import Budget
+from longtake.core.types import Answer
+
+
+def run(
+    video: str,
+    question: str,
+    budget: Budget,
+    start_s: float | None,
+    end_s: float | None,
+    model: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Answer a question about a video."""
+    from longtake.models.prompt import check_question
+
+    check_question(question)
+    from longtake.cli.models import RANDOM_NOTICE, load_model
+    from longtake.engine.ask import ask
+    from longtake.engine.ingest import ingest
+    from longtake.engine.ledger import Ledger
+
+    if model["name"] is None:
+        err.print(RANDOM_NOTICE)
+    ledger = Ledger()
+    with ledger.stage("load"):
+        loaded = load_model(**model)
+    with progress_bars(quiet=as_json) as advance:
+        memory = ingest(video, loaded, budget, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=advance)
+    on_token = None if as_json else (lambda piece: out.print(piece, end="", markup=False))
+    answer = ask(memory, question, loaded, budget, on_token=on_token, ledger=ledger)
+    if as_json:
+        print_json(answer_json(answer))
+        return
+    out.print()
+    show_evidence(answer)
+    err.print(ledger_table(answer.ledger))
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """Return the plain form of an answer."""
+    return {
+        "answer": answer.text,
+        "evidence": [dataclasses.asdict(span) for span in answer.evidence],
+        "finish_reason": answer.finish_reason,
+        "ledger": answer.ledger,
+    }
+
+
+def show_evidence(answer: Answer) -> None:
+    """Print the spans that an answer rests on."""
+    for span in answer.evidence:
+        out.print(
+            f"  {seconds_text(span.start_s)} – {seconds_text(span.end_s)}  {span.score or 0:.0%} of the attention"
+        )
+    for note in answer.ledger["notes"]:  # pyright: ignore[reportGeneralTypeIssues]
+        err.print(f"note: {note}", markup=False)

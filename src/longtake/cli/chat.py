@@ -1,0 +1,43 @@
+"""`longtake chat`: several questions about one video, encoded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from longtake.cli.ask import answer_json, show_evidence
+from longtake.cli.output import err, out, print_json, progress_bars, report_error
+from longtake.core.budget import Budget
+from longtake.core.errors import PromptError
+
+
+def run(
+    video: str, budget: Budget, start_s: float | None, end_s: float | None, model: dict[str, Any], as_json: bool
+) -> None:
+    """Read questions line by line until the input ends."""
+    from longtake.cli.models import RANDOM_NOTICE, load_model
+    from longtake.engine.ask import Chat
+
+    if model["name"] is None:
+        err.print(RANDOM_NOTICE)
+    loaded = load_model(**model)
+    with progress_bars(quiet=as_json) as advance:
+        chat = Chat(video, loaded, budget, start_s=start_s, end_s=end_s, on_progress=advance)
+    err.print(f"{chat.memory.num_frames} frames read. Ask; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            question = err.input("> ")
+        except EOFError:
+            return
+        if not question.strip():
+            return
+        try:
+            on_token = None if as_json else (lambda piece: out.print(piece, end="", markup=False))
+            answer = chat.ask(question, on_token=on_token)
+        except PromptError as error:
+            report_error(error, as_json=as_json)
+            continue
+        if as_json:
+            print_json(answer_json(answer))
+        else:
+            out.print()
+            show_evidence(answer)

@@ -1,0 +1,174 @@
+"""The command line: reads arguments, calls the engine, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any, Optional
+
+import typer
+
+from longtake._version import __version__
+from longtake.core.errors import LongtakeError
+
+app = typer.Typer(
+    name="longtake",
+    help="Turn an hour of video into a small memory once; then ask anything about it, with the proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+INTERRUPTED = 130
+
+Video = Annotated[str, typer.Argument(help="A video, picture or folder of pictures: a path or an http(s) address.")]
+Json = Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output.")]
+MaxFrames = Annotated[int, typer.Option(help="At most this many frames.")]
+MaxNewTokens = Annotated[int, typer.Option(help="At most this many tokens of answer.")]
+Start = Annotated[Optional[float], typer.Option(help="Take the video from this second on.")]  # noqa: UP045
+End = Annotated[Optional[float], typer.Option(help="Take the video up to this second.")]  # noqa: UP045
+Model = Annotated[Optional[str], typer.Option(help="A checkpoint's folder or hub name.")]  # noqa: UP045
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps …")]  # noqa: UP045
+Reduce = Annotated[Optional[str], typer.Option(help="Drop visual tokens between layers by this method.")]  # noqa: UP045
+Settings = Annotated[Optional[list[str]], typer.Option("--set", help="A field of a method: reduce.kind=uniform.")]  # noqa: UP045
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longtake {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Turn an hour of video into a small memory once; then ask anything about it, with the proof."""
+
+
+def _command(name: str) -> Any:
+    """Import a command's module only when it runs, so that help answers at once."""
+    return importlib.import_module(f"longtake.cli.{name}").run
+
+
+def _budget(max_frames: int, max_new_tokens: int) -> Any:
+    from longtake.core.budget import Budget
+
+    return Budget(max_frames=max_frames, max_new_tokens=max_new_tokens)
+
+
+def _model(
+    name: str | None, dtype: str, device: str | None, reduce: str | None, settings: list[str] | None
+) -> dict[str, Any]:
+    return {"name": name, "dtype": dtype, "device": device, "reduce": reduce, "settings": settings or []}
+
+
+@app.command()
+def ask(
+    video: Video,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Model = None,
+    max_frames: MaxFrames = 512,
+    max_new_tokens: MaxNewTokens = 1024,
+    start: Start = None,
+    end: End = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    reduce: Reduce = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Answer a question about a video, with the spans that the answer rests on."""
+    parts = _model(model, dtype, device, reduce, settings)
+    _command("ask")(video, question, _budget(max_frames, max_new_tokens), start, end, parts, json)
+
+
+@app.command()
+def chat(
+    video: Video,
+    model: Model = None,
+    max_frames: MaxFrames = 512,
+    max_new_tokens: MaxNewTokens = 1024,
+    start: Start = None,
+    end: End = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    reduce: Reduce = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Ask several questions about a video, which is encoded once."""
+    parts = _model(model, dtype, device, reduce, settings)
+    _command("chat")(video, _budget(max_frames, max_new_tokens), start, end, parts, json)
+
+
+@app.command()
+def probe(video: Video, max_frames: MaxFrames = 512, start: Start = None, end: End = None, json: Json = False) -> None:
+    """Say what is in a file, which frames would be sampled, and what is wrong with it."""
+    _command("probe")(video, max_frames, start, end, json)
+
+
+@app.command()
+def plan(
+    video: Annotated[Optional[str], typer.Argument(help="A video; or give --duration.")] = None,  # noqa: UP045
+    duration: Annotated[Optional[float], typer.Option(help="Seconds of video to plan for.")] = None,  # noqa: UP045
+    model: Annotated[str, typer.Option(help="A preset's name, or a checkpoint's folder.")] = "videochat_flash_2b",
+    max_frames: MaxFrames = 512,
+    max_new_tokens: MaxNewTokens = 1024,
+    dtype: Dtype = "bfloat16",
+    json: Json = False,
+) -> None:
+    """Predict frames, tokens, memory and arithmetic without loading a weight."""
+    _command("plan")(video, duration, model, max_frames, max_new_tokens, dtype, json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Report versions, devices, decoders, and whether the hub can be reached."""
+    _command("doctor")(json)
+
+
+@app.command()
+def demo(
+    video: Annotated[Optional[str], typer.Argument(help="Your own video, instead of the rendered one.")] = None,  # noqa: UP045
+    json: Json = False,
+) -> None:
+    """Run the whole path on a film made on the spot, with untrained random weights."""
+    _command("demo")(video, json)
+
+
+@app.command()
+def bench(
+    names: Annotated[Optional[list[str]], typer.Argument(help="Only these benches.")] = None,  # noqa: UP045
+    quick: Annotated[bool, typer.Option(help="Small sizes: does it run, not how fast it is.")] = False,
+) -> None:
+    """Measure the claims of the README; needs a clone of the repository."""
+    _command("bench")(names or [], quick)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0, or the code of the error's type (docs/cli.md)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except LongtakeError as error:
+        from longtake.cli.output import report_error
+
+        report_error(error, as_json="--json" in arguments)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except Exception as error:
+        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

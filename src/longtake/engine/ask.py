@@ -1,0 +1,192 @@
+"""Ask a question of a video or its memory: the answer, the spans that it rests on, and what each stage cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+from longtake.core.budget import Budget
+from longtake.core.chat import PLACEHOLDER, PLACEHOLDER_ID, Turn, render_chat
+from longtake.core.errors import PromptError
+from longtake.core.types import Answer, Span, VideoMemory
+from longtake.engine.evidence import frame_mass, spans, token_attention
+from longtake.engine.ingest import Progress, Source, ingest
+from longtake.engine.ledger import Ledger
+from longtake.engine.limits import memory_errors
+from longtake.media.video import Video
+from longtake.models.generation import Step
+from longtake.models.loaded import LoadedModel
+from longtake.models.prompt import check_question, prompt_ids, stop_ids, video_prompt
+
+BROKEN_CHARACTER = "\ufffd"
+
+
+class TextStream:
+    """Turns token ids into text piece by piece; a character whose bytes are not all there yet is held back."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.text = ""
+
+    def add(self, token: int) -> str:
+        """Return the text that this token completes."""
+        self.ids.append(token)
+        whole = str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+        if whole.endswith(BROKEN_CHARACTER):
+            return ""
+        new, self.text = whole[len(self.text) :], whole
+        return new
+
+    def finish(self) -> str:
+        """Return the whole text."""
+        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).strip()
+
+
+def ask(
+    video: Source | Video | VideoMemory,
+    question: str,
+    model: LoadedModel,
+    budget: Budget | None = None,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    later: tuple[Turn, ...] = (),
+    temperature: float = 0.0,
+    seed: int | None = None,
+    chunk_size: int | None = None,
+    on_token: Callable[[str], None] | None = None,
+    on_progress: Progress | None = None,
+    ledger: Ledger | None = None,
+) -> Answer:
+    """Answer a question about a video, a picture, or a memory made before.
+
+    later: the turns of a conversation after this question. on_token is given each new piece of the answer; chunk_size
+    bounds the rows of a prefill step.
+
+    Raises: PromptError for an empty question, a placeholder in it, or a prompt that does not fit the context (the
+        message says by how much, and which max_frames would fit); VideoError, BudgetError as ingest does.
+    """
+    check_question(question)
+    budget, ledger = budget or Budget(), ledger or Ledger()
+    if isinstance(video, VideoMemory):
+        memory = video
+    else:
+        memory = ingest(video, model, budget, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=on_progress)
+    writing = _Writing(temperature=temperature, seed=seed, chunk_size=chunk_size, on_token=on_token)
+    text, evidence, reason = _write(memory, question, model, budget, later, writing, ledger)
+    for warning in memory.warnings:
+        ledger.note(warning)
+    ledger.close()
+    return Answer(text=text, evidence=evidence, ledger=ledger.to_dict(), finish_reason=reason)
+
+
+def _prompt(memory: VideoMemory, question: str, later: tuple[Turn, ...]) -> str:
+    if memory.settings.get("kind") == "image":
+        return render_chat([Turn("user", f"{PLACEHOLDER}\n{check_question(question)}"), *later])
+    return video_prompt(question, memory.duration_s, memory.num_frames, later)
+
+
+def check_fits(memory: VideoMemory, num_text: int, context: int) -> None:
+    """Refuse a prompt that is longer than the context.
+
+    Raises: PromptError that says by how much, and how many frames would fit.
+    """
+    total = num_text + len(memory.tokens)
+    if total <= context:
+        return
+    fits = max(0, int((context - num_text) / memory.tokens_per_frame)) // 8 * 8
+    raise PromptError(
+        f"the prompt has {total} tokens ({num_text} of text, {len(memory.tokens)} of video), {total - context} more "
+        f"than the context of {context}; expected it to fit; pass max_frames {fits} or fewer"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Writing:
+    """How an answer is written."""
+
+    temperature: float
+    seed: int | None
+    chunk_size: int | None
+    on_token: Callable[[str], None] | None
+
+
+def _write(
+    memory: VideoMemory,
+    question: str,
+    model: LoadedModel,
+    budget: Budget,
+    later: tuple[Turn, ...],
+    writing: _Writing,
+    ledger: Ledger,
+) -> tuple[str, tuple[Span, ...], str]:
+    """Prefill, take the evidence, and write the answer token by token."""
+    with ledger.stage("prefill") as cost:
+        ids = prompt_ids(model.tokenizer, _prompt(memory, question, later))
+        start = int((ids == PLACEHOLDER_ID).nonzero()[0])
+        check_fits(memory, len(ids) - 1, model.config.context_length)
+        features = memory.tokens.features.to(device=model.model.input_device, dtype=model.dtype)
+        cost.add(tokens=len(ids) - 1 + len(features))
+        endings = stop_ids(model.tokenizer)
+        steps = model.model.stream(
+            ids.unsqueeze(0),
+            [features],
+            max_new_tokens=budget.max_new_tokens,
+            temperature=writing.temperature,
+            seed=writing.seed,
+            stop_ids=endings,
+            chunk_size=writing.chunk_size,
+        )
+        with memory_errors(memory.num_frames):
+            step: Step = next(steps)
+    with ledger.stage("evidence"):
+        mass = token_attention(model, step.walked, start, len(features))
+        found = spans(memory, frame_mass(memory, mass))
+    with ledger.stage("decode_text") as cost, memory_errors(memory.num_frames):
+        stream, reason = TextStream(model.tokenizer), "length"
+        current: Step | None = step
+        while current is not None:
+            token = current.ids[0]
+            if token is not None and token not in endings:
+                piece = stream.add(token)
+                if writing.on_token is not None and piece:
+                    writing.on_token(piece)
+            reason = current.finished[0] or reason
+            cost.add(tokens=1)
+            current = next(steps, None)
+    return stream.finish(), found, reason
+
+
+class Chat:
+    """A conversation about one video, which is encoded once, before the first question."""
+
+    def __init__(
+        self,
+        video: Source | Video | VideoMemory,
+        model: LoadedModel,
+        budget: Budget | None = None,
+        *,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.model, self.budget = model, budget or Budget()
+        if isinstance(video, VideoMemory):
+            self.memory = video
+        else:
+            self.memory = ingest(video, model, self.budget, start_s=start_s, end_s=end_s, on_progress=on_progress)
+        self.turns: list[Turn] = []
+
+    def ask(self, question: str, *, on_token: Callable[[str], None] | None = None) -> Answer:
+        """Ask the next question; earlier ones and their answers are read again, the video is not.
+
+        Raises: PromptError as `longtake.ask`.
+        """
+        check_question(question)
+        turns = [*self.turns, Turn("user", question)]
+        answer = ask(self.memory, turns[0].text, self.model, self.budget, later=tuple(turns[1:]), on_token=on_token)
+        self.turns = [*turns, Turn("assistant", answer.text)]
+        return answer
