@@ -18,7 +18,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-INTERRUPTED = 130
 
 Video = Annotated[str, typer.Argument(help="A video, picture or folder of pictures: a path or an http(s) address.")]
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output.")]
@@ -152,22 +151,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0, or the code of the error's type (docs/cli.md)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(args=arguments, standalone_mode=False)
+        app(args=arguments)
     except LongtakeError as error:
         from longtake.cli.output import report_error
 
         report_error(error, as_json="--json" in arguments)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(INTERRUPTED)
-    except typer.Exit as ended:
-        sys.exit(ended.exit_code)
-    except Exception as error:
-        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
-            raise
-        error.show()
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

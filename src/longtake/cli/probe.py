@@ -35,9 +35,7 @@ def run(video: str, max_frames: int, start_s: float | None, end_s: float | None,
         "picture": f"{info.width} x {info.height}, turned {info.rotation_degrees}°",
         "frames": f"{info.num_frames}, {rate}",
         "duration": f"{seconds_text(info.duration_s)} (stream starts at {info.start_s:g} s)",
-        "longest gap of key frames": f"{info.key_frame_interval_s:.2f} s"
-        if info.key_frame_interval_s is not None
-        else "unknown",
+        "longest gap of key frames": "unknown" if gap is None else f"{gap:.2f} s",
         "decoder": info.backend,
         "would be sampled": f"{len(times)} frames, {times[0]:.2f} s to {times[-1]:.2f} s",
     }

@@ -69,7 +69,7 @@ def ingest_segments(
     Raises: VideoError if the count of frames is not a multiple of the clip length.
     """
     ledger = ledger or Ledger()
-    model, length = loaded.model, loaded.config.mm_local_num_frames
+    length = loaded.config.mm_local_num_frames
     total = len(sampled.times_s)
     if total % length:
         raise VideoError(
@@ -84,19 +84,19 @@ def ingest_segments(
             if frames is None:
                 return
             cost.add(bytes=frames.pixels.nbytes)
-        with ledger.stage("preprocess"):
-            pixels = torch.from_numpy(frames.pixels).to(model.device).permute(0, 3, 1, 2).contiguous()
-            clips = normalize_pixels(pixels).unflatten(0, (-1, length))
-        yield _encode(loaded, clips, frames, done // length, ledger)
+        yield _encode(loaded, frames, done // length, ledger)
         done += len(frames)
         if on_progress is not None:
             on_progress("encode", done, total)
 
 
 @torch.no_grad()
-def _encode(loaded: LoadedModel, clips: Tensor, frames: Frames, first_clip: int, ledger: Ledger) -> Segment:
-    """Turn a chunk of clips into tokens."""
-    model, num_frames = loaded.model, clips.shape[1]
+def _encode(loaded: LoadedModel, frames: Frames, first_clip: int, ledger: Ledger) -> Segment:
+    """Turn a chunk of frames, in whole clips, into tokens."""
+    model, num_frames = loaded.model, loaded.config.mm_local_num_frames
+    with ledger.stage("preprocess"):
+        pixels = torch.from_numpy(frames.pixels).to(model.device).permute(0, 3, 1, 2)
+        clips = normalize_pixels(pixels).unflatten(0, (-1, num_frames))
     features, weights = [], []
     for group in clips.split(model.clips_per_pass):
         with ledger.stage("vision") as cost:

@@ -6,13 +6,13 @@ import dataclasses
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from longtake.core.errors import ConfigError
 from longtake.core.protocols import LayerCompressor
 from longtake.methods.select.qc_comp import QcComp, stitch, window_scores
 from longtake.nn.language.cache import RaggedCache
-from longtake.nn.language.layers import project_heads, rotation_at
+from longtake.nn.language.layers import LanguageModel, project_heads, rotation_at
 from longtake.nn.language.walk import WalkInput, extend, prefill
 from longtake.ops.rope import rotate
 
@@ -43,7 +43,7 @@ class ClipScorer:
     Raises: ConfigError if the reducer looks at the question, since its drops would then depend on it.
     """
 
-    def __init__(self, language: nn.Module, method: QcComp, reducer: LayerCompressor | None = None) -> None:
+    def __init__(self, language: LanguageModel, method: QcComp, reducer: LayerCompressor | None = None) -> None:
         self.language = language
         self.method = method
         self.reducer = reducer

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from longtake.nn.language.cache import LayerCache
 from longtake.ops.attention import rows_attention
+
+# A transformers model with embed_tokens, layers, norm and rotary_emb, as all Llama-like ones have; and one of its
+# layers, with input_layernorm, self_attn.{q,k,v,o}_proj, post_attention_layernorm and mlp. torch types attributes of
+# modules as Tensor or Module, which would only hide mistakes under casts.
+LanguageModel = Any
+DecoderLayer = Any
 
 
 class Rotation(NamedTuple):
@@ -21,12 +27,12 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
-def rotation_at(language: nn.Module, like: Tensor, positions: Int64[Tensor, "B L"]) -> Rotation:
+def rotation_at(language: LanguageModel, like: Tensor, positions: Int64[Tensor, "B L"]) -> Rotation:
     """Return the rotation at these positions, made by the model's own rotary embedding, in the dtype of `like`."""
     return Rotation(*language.rotary_emb(like, positions))
 
 
-def project_heads(layer: nn.Module, normed: Float[Tensor, "B L D"], name: str) -> Float[Tensor, "B heads L d"]:
+def project_heads(layer: DecoderLayer, normed: Float[Tensor, "B L D"], name: str) -> Float[Tensor, "B heads L d"]:
     """Apply a layer's q_proj, k_proj or v_proj and split the result into heads."""
     attention = layer.self_attn
     out = getattr(attention, name)(normed)
@@ -40,7 +46,7 @@ def chunk_mask(num_queries: int, num_keys: int, device: torch.device) -> Bool[Te
 
 
 def run_layer(
-    layer: nn.Module,
+    layer: DecoderLayer,
     hidden: Float[Tensor, "B L D"],
     rotation: Rotation,
     cache: LayerCache | None,
@@ -53,49 +59,56 @@ def run_layer(
     Padding stands on the right, so causality alone hides it. A whole prefill needs no mask; a later chunk needs one
     of its own rows by the keys so far.
     """
-    normed = layer.input_layernorm(hidden)
-    query, key = apply_rotary_pos_emb(
-        project_heads(layer, normed, "q_proj"), project_heads(layer, normed, "k_proj"), *rotation
-    )
-    value = project_heads(layer, normed, "v_proj")
-    if cache is not None:
-        key, value = cache.write(key, value, start, hidden.shape[1] if total is None else total)
-    mask = None if start == 0 else chunk_mask(query.shape[2], key.shape[2], hidden.device)
-    return _finish(layer, hidden, _attend(query, key, value, mask, causal=start == 0))
-
-
-def extend_layer(
-    layer: nn.Module, hidden: Float[Tensor, "B n D"], rotation: Rotation, cache: LayerCache
-) -> Float[Tensor, "B n D"]:
-    """Run one decoder layer over tokens that follow everything in its cache."""
-    normed = layer.input_layernorm(hidden)
-    query, key = apply_rotary_pos_emb(
-        project_heads(layer, normed, "q_proj"), project_heads(layer, normed, "k_proj"), *rotation
-    )
-    before = list(cache.lengths)
-    key, value = cache.append(key, project_heads(layer, normed, "v_proj"))
-    count = hidden.shape[1]
-    mask = None
-    if count > 1 or len(set(before)) > 1:
-        last = torch.tensor(before, device=hidden.device)[:, None, None, None] + torch.arange(
-            count, device=hidden.device
-        ).unsqueeze(-1)
-        mask = torch.arange(key.shape[2], device=hidden.device) <= last  # [B, 1, n, L]
-    return _finish(layer, hidden, _attend(query, key, value, mask, causal=False))
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-    """Attend with grouped keys and values; the scale is 1/sqrt(d), as every Llama-like layer has it."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True)
-
-
-def _finish(layer: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
-    hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
+    hidden = hidden + _prefill_attention(layer, layer.input_layernorm(hidden), rotation, cache, start, total)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
+def _prefill_attention(
+    layer: DecoderLayer, normed: Tensor, rotation: Rotation, cache: LayerCache | None, start: int, total: int | None
+) -> Tensor:
+    query, key = _rotated(layer, normed, rotation)
+    value = project_heads(layer, normed, "v_proj")
+    if cache is not None:
+        key, value = cache.write(key, value, start, normed.shape[1] if total is None else total)
+    mask = None if start == 0 else chunk_mask(query.shape[2], key.shape[2], normed.device)
+    return _attend(layer, query, key, value, mask, causal=start == 0)
+
+
+def extend_layer(
+    layer: DecoderLayer, hidden: Float[Tensor, "B n D"], rotation: Rotation, cache: LayerCache
+) -> Float[Tensor, "B n D"]:
+    """Run one decoder layer over tokens that follow everything in its cache."""
+    hidden = hidden + _extend_attention(layer, layer.input_layernorm(hidden), rotation, cache)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def _extend_attention(layer: DecoderLayer, normed: Tensor, rotation: Rotation, cache: LayerCache) -> Tensor:
+    query, key = _rotated(layer, normed, rotation)
+    before = torch.tensor(cache.lengths, device=normed.device)
+    key, value = cache.append(key, project_heads(layer, normed, "v_proj"))
+    count = normed.shape[1]
+    mask = None
+    if count > 1 or bool((before != before[0]).any()):
+        last = before[:, None, None, None] + torch.arange(count, device=normed.device).unsqueeze(-1)
+        mask = torch.arange(key.shape[2], device=normed.device) <= last  # [B, 1, n, L]
+    return _attend(layer, query, key, value, mask, causal=False)
+
+
+def _rotated(layer: DecoderLayer, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    query, key = (project_heads(layer, normed, name) for name in ("q_proj", "k_proj"))
+    return apply_rotary_pos_emb(query, key, *rotation)
+
+
+def _attend(
+    layer: DecoderLayer, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+) -> Tensor:
+    """Attend with grouped keys and values; the scale is 1/sqrt(d), as every Llama-like layer has it."""
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True)
+    return layer.self_attn.o_proj(out.transpose(1, 2).flatten(2))
+
+
 def score_rows(
-    layer: nn.Module, hidden: Float[Tensor, "L D"], rotation: Rotation, rows: list[int], visual: slice
+    layer: DecoderLayer, hidden: Float[Tensor, "L D"], rotation: Rotation, rows: list[int], visual: slice
 ) -> Float[Tensor, "N"]:
     """Return the attention of some rows over the visual tokens, made with the weights of a layer that has not run.
 
@@ -115,7 +128,7 @@ def score_rows(
 
 
 def last_row_attention(
-    layer: nn.Module, entering: Float[Tensor, "D"], keys: Float[Tensor, "G L d"], rotation: Rotation
+    layer: DecoderLayer, entering: Float[Tensor, "D"], keys: Float[Tensor, "G L d"], rotation: Rotation
 ) -> Float[Tensor, "L"]:
     """Return the attention of a sequence's last token over all of it in one layer, averaged over heads.
 

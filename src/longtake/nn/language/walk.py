@@ -11,14 +11,14 @@ from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from longtake.core.chat import IGNORE_LABEL
 from longtake.core.errors import ConfigError
 from longtake.core.protocols import DropPoint, LayerCompressor, PositionRule
 from longtake.core.reduction import Reduction
 from longtake.nn.language.cache import RaggedCache
-from longtake.nn.language.layers import Rotation, extend_layer, rotation_at, run_layer, score_rows
+from longtake.nn.language.layers import LanguageModel, Rotation, extend_layer, rotation_at, run_layer, score_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def answer_rows(labels: Int64[Tensor, "L"]) -> list[int]:
 
 
 def prefill(
-    language: nn.Module,
+    language: LanguageModel,
     inputs: WalkInput,
     *,
     reducer: LayerCompressor | None = None,
@@ -132,7 +132,7 @@ def prefill(
 
 
 def extend(
-    language: nn.Module,
+    language: LanguageModel,
     embeds: Float[Tensor, "B n D"],
     cache: RaggedCache,
     *,
@@ -157,7 +157,7 @@ def extend(
     return language.norm(hidden)
 
 
-def decode_step(language: nn.Module, embeds: Float[Tensor, "B 1 D"], cache: RaggedCache) -> Float[Tensor, "B 1 D"]:
+def decode_step(language: LanguageModel, embeds: Float[Tensor, "B 1 D"], cache: RaggedCache) -> Float[Tensor, "B 1 D"]:
     """Run one new token a sample; nothing is dropped."""
     return extend(language, embeds, cache)
 
@@ -187,7 +187,7 @@ def _length_mask(lengths: list[int], longest: int, device: torch.device) -> Bool
 
 
 def _run_stretch(
-    language: nn.Module, state: _State, layers: range, cache: RaggedCache | None, chunk_size: int | None
+    language: LanguageModel, state: _State, layers: range, cache: RaggedCache | None, chunk_size: int | None
 ) -> None:
     """Run consecutive layers between two drops, chunk by chunk when there is a cache to read from."""
     total = state.hidden.shape[1]
@@ -218,7 +218,7 @@ def _note_last_rows(state: _State, hidden: Tensor, start: int) -> None:
 
 
 def _drop(
-    language: nn.Module,
+    language: LanguageModel,
     state: _State,
     after: int,
     schedules: list[dict[int, int]],
@@ -246,7 +246,7 @@ def _drop(
 
 
 def _drop_sample(
-    language: nn.Module, state: _State, sample: int, point: DropPoint, start: int, reducer: LayerCompressor
+    language: LanguageModel, state: _State, sample: int, point: DropPoint, start: int, reducer: LayerCompressor
 ) -> Tensor:
     """Choose which rows of one sample stay, and write down why."""
     length, device = state.lengths[sample], state.hidden.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,7 +44,7 @@ class InternVitConfig(StrictConfig):
 
     def to_transformers(self) -> InternVLVisionConfig:
         """Return the configuration of transformers' own layers, without the final norm that InternViT lacks."""
-        return InternVLVisionConfig(
+        shape = InternVLVisionConfig(
             hidden_size=self.width,
             num_hidden_layers=self.depth,
             num_attention_heads=self.num_heads,
@@ -56,8 +57,9 @@ class InternVitConfig(StrictConfig):
             layer_norm_eps=self.norm_eps,
             use_absolute_position_embeddings=True,
             use_mean_pooling=True,
-            attn_implementation="sdpa",
         )
+        shape._attn_implementation = "sdpa"
+        return shape
 
 
 @dataclasses.dataclass(eq=False)
@@ -100,6 +102,12 @@ class ProgressiveTower(nn.Module):
         side = self.config.image_size // self.config.patch_size
         return Grid(num_frames=num_frames, rows=side, columns=side, num_heads=self.config.num_heads)
 
+    def _layers(self) -> list[Any]:
+        return list(self.layer)
+
+    def _branch(self, index: int) -> Any:
+        return self.temporal[str(index)]
+
     def forward(
         self, pixel_values: Float[Tensor, "E 3 H W"], sequence_lengths: list[int], repeats: int = 1
     ) -> Float[Tensor, "T L D"]:
@@ -120,10 +128,10 @@ class ProgressiveTower(nn.Module):
         times = torch.cat([relative_times(length, self.config.time_scale) for length in sequence_lengths])
         code = time_code(times.to(pixel_values.device))
         x = self.embeddings(pixel_values)
-        for index, layer in enumerate(self.layer):
+        for index, layer in enumerate(self._layers()):
             x = x + layer.lambda_1 * layer.attention(layer.layernorm_before(x))[0]
             if str(index) in self.temporal:
-                branch = self.temporal[str(index)]
+                branch = self._branch(index)
                 conditioned = branch.adaln(x, branch.time(code))
                 attended, _ = branch.attn(conditioned, sequence_lengths)
                 x = x.repeat_interleave(len(times) // len(x), 0) + branch.gate * attended
@@ -139,10 +147,10 @@ class ProgressiveTower(nn.Module):
         times = relative_times(count, self.config.time_scale, state.next_frame, state.nominal_frames)
         code = time_code(times.to(pixel_values.device))
         x = self.embeddings(pixel_values)
-        for index, layer in enumerate(self.layer):
+        for index, layer in enumerate(self._layers()):
             x = x + layer.lambda_1 * layer.attention(layer.layernorm_before(x))[0]
             if str(index) in self.temporal:
-                branch = self.temporal[str(index)]
+                branch = self._branch(index)
                 conditioned = branch.adaln(x, branch.time(code))
                 attended, kept = branch.attn(conditioned, [count], state.past.get(index), state.window)
                 keep = state.window - 1
