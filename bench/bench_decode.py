@@ -1,6 +1,6 @@
 """Sampling one frame a second from a long H.264 file, against decoding every frame to RGB and picking.
 
-`python -m bench.bench_decode [--minutes 10] [--pairs 3] [--isolate]` measures; both ways run in one process, in turns.
+`python -m bench.bench_decode [--minutes 10] [--pairs 3]` measures; both ways run in one process, in turns.
 """
 
 from __future__ import annotations
@@ -72,25 +72,22 @@ def timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
     return time.perf_counter() - start, result
 
 
-def measure(minutes: float, num_pairs: int, *, isolate: bool = False) -> dict:
+def measure(path: Path, minutes: float, num_pairs: int, *, isolate: bool) -> dict:
     """Measure pairs of runs, each way first in turn; the ratio is the median over pairs.
 
     Raises: AssertionError if the frames of the two ways differ in a single value.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "moving.mp4"
-        write_moving_video(path, minutes * 60)
-        times_s = np.arange(round(minutes * 60), dtype=np.float64)
-        ways: list[Callable[[], np.ndarray]] = [
-            lambda: decode_all_and_pick(path, times_s),
-            lambda: sample(path, times_s, isolate=isolate),
-        ]
-        seconds: list[tuple[float, float]] = []
-        for number in range(num_pairs):
-            order = (0, 1) if number % 2 == 0 else (1, 0)
-            results = {way: timed(ways[way]) for way in order}
-            assert np.array_equal(results[0][1], results[1][1]), "the two ways gave different frames"
-            seconds.append((results[0][0], results[1][0]))
+    times_s = np.arange(round(minutes * 60), dtype=np.float64)
+    ways: list[Callable[[], np.ndarray]] = [
+        lambda: decode_all_and_pick(path, times_s),
+        lambda: sample(path, times_s, isolate=isolate),
+    ]
+    seconds: list[tuple[float, float]] = []
+    for number in range(num_pairs):
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        results = {way: timed(ways[way]) for way in order}
+        assert np.array_equal(results[0][1], results[1][1]), "the two ways gave different frames"
+        seconds.append((results[0][0], results[1][0]))
     return row(
         f"1 fps from {minutes:g} min of 720p H.264, {'isolated' if isolate else 'in-process'}, equal frames",
         statistics.median(baseline for baseline, _ in seconds),
@@ -100,19 +97,25 @@ def measure(minutes: float, num_pairs: int, *, isolate: bool = False) -> dict:
     )
 
 
+def measure_both(minutes: float, num_pairs: int) -> list[dict]:
+    """Write the video, and measure decoding in this process and in a worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "moving.mp4"
+        write_moving_video(path, minutes * 60)
+        return [measure(path, minutes, num_pairs, isolate=isolate) for isolate in (False, True)]
+
+
 def run(quick: bool) -> list[dict]:
     """Return one row a claim: ten minutes of video, or half a minute where it must be quick."""
-    minutes, num_pairs = (0.5, 1) if quick else (10.0, 3)
-    return [measure(minutes, num_pairs), measure(minutes, num_pairs, isolate=True)]
+    return measure_both(0.5, 1) if quick else measure_both(10.0, 3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--isolate", action="store_true")
     given = parser.parse_args()
-    print(json.dumps(measure(given.minutes, given.pairs, isolate=given.isolate), indent=1))
+    print(json.dumps(measure_both(given.minutes, given.pairs), indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":
