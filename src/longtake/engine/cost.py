@@ -96,7 +96,7 @@ def _prefill(shapes: Shapes) -> int:
     """Return the bytes alive in the worst layer of the prefill, with the caches of the layers before it."""
     config, size = shapes.config, shapes.dtype_bytes
     width, head = config.hidden_size, config.hidden_size // config.num_attention_heads
-    groups = config.num_key_value_heads * head
+    groups = (config.num_key_value_heads or config.num_attention_heads) * head
     worst = cached = 0
     lengths = shapes.lengths()
     for length in lengths:
@@ -131,5 +131,5 @@ def flops(shapes: Shapes) -> Mapping[str, float]:
 
 def _layer_products(config: VideoChatFlashConfig) -> int:
     width, head = config.hidden_size, config.hidden_size // config.num_attention_heads
-    groups = config.num_key_value_heads * head
+    groups = (config.num_key_value_heads or config.num_attention_heads) * head
     return 2 * width * width + 2 * width * groups + 3 * width * config.intermediate_size

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import shutil
 from collections.abc import Iterator
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,7 @@ _MISSING = {
 }
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What a decoder module offers: the table of frames, and pictures at ascending rows of it."""
 

@@ -86,6 +86,6 @@ def write_clock_video(
             turned = np.ascontiguousarray(np.rot90(draw_clock(time_s, *size, moving=moving), -rotation_degrees // 90))
             frame = av.VideoFrame.from_ndarray(turned, format="rgb24")
             frame.pts, frame.time_base = round((time_s + start_s) / TIME_BASE), TIME_BASE
-            container.mux(stream.encode(frame))  # pyright: ignore[reportAttributeAccessIssue]
-        container.mux(stream.encode(None))  # pyright: ignore[reportAttributeAccessIssue]
+            container.mux(stream.encode(frame))  # pyright: ignore
+        container.mux(stream.encode(None))  # pyright: ignore
     return path

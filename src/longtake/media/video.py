@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,7 @@ logger = logging.getLogger("longtake")
 FOLDER_FPS = 1.0
 
 
+@runtime_checkable
 class _Pictures(Protocol):
     """Where pixels come from."""
 

@@ -40,8 +40,8 @@ def attend(
     query: Float[Tensor, "K N D"], key: Float[Tensor, "K N D"], value: Float[Tensor, "K N D"], num_heads: int
 ) -> Float[Tensor, "K N D"]:
     """Let every token of a clip look at every other, per head, scaled by 1/sqrt(head width)."""
-    heads = [t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (query, key, value)]
-    return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    query, key, value = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def run_clips(
