@@ -20,7 +20,11 @@ def main(arguments: list[str] | None = None) -> None:
     quick, as_json = "--quick" in arguments, "--json" in arguments
     names = [name.removeprefix("bench_") for name in arguments if not name.startswith("-")]
     files = sorted(Path(__file__).parent.glob("bench_*.py"))
-    wanted = [f.stem for f in files if not names or f.stem.removeprefix("bench_") in names]
+    known = [f.stem.removeprefix("bench_") for f in files]
+    if unknown := [name for name in names if name not in known]:
+        sys.stderr.write(f"error: there is no bench {', '.join(unknown)}; expected {', '.join(known)}\n")
+        sys.exit(2)
+    wanted = [f"bench_{name}" for name in known if not names or name in names]
     rows = [row for name in wanted for row in importlib.import_module(f"bench.{name}").run(quick)]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")

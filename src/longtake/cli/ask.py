@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from longtake.cli.output import err, ledger_table, out, print_json, progress_bars, seconds_text
+from longtake.cli.output import err, ledger_table, out, print_json, progress_bars, seconds_text, waiting
 from longtake.core.budget import Budget
 from longtake.core.types import Answer
 
@@ -28,21 +29,32 @@ def run(
     from longtake.engine.ingest import ingest
     from longtake.engine.ledger import Ledger
 
-    if model["name"] is None:
+    if model["name"] is None and model["recipe"] is None:
         err.print(RANDOM_NOTICE)
     ledger = Ledger()
-    with ledger.stage("load"):
+    with ledger.stage("load"), waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     with progress_bars(quiet=as_json) as advance:
         memory = ingest(video, loaded, budget, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=advance)
-    on_token = None if as_json else (lambda piece: out.print(piece, end="", markup=False))
-    answer = ask(memory, question, loaded, budget, on_token=on_token, ledger=ledger)
+    with waiting("reading the question", quiet=as_json) as stop_waiting:
+        on_token = None if as_json else printer(stop_waiting)
+        answer = ask(memory, question, loaded, budget, on_token=on_token, ledger=ledger)
     if as_json:
         print_json(answer_json(answer))
         return
     out.print()
     show_evidence(answer)
     err.print(ledger_table(answer.ledger))
+
+
+def printer(first: Callable[[], None]) -> Callable[[str], None]:
+    """Return a function that prints pieces of an answer as they come; `first` is called before each."""
+
+    def show(piece: str) -> None:
+        first()
+        out.print(piece, end="", markup=False)
+
+    return show
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:

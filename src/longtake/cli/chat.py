@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from longtake.cli.ask import answer_json, show_evidence
-from longtake.cli.output import err, out, print_json, progress_bars, report_error
+from longtake.cli.ask import answer_json, printer, show_evidence
+from longtake.cli.output import err, out, print_json, progress_bars, report_error, waiting
 from longtake.core.budget import Budget
 from longtake.core.errors import PromptError
 
@@ -17,9 +17,10 @@ def run(
     from longtake.cli.models import RANDOM_NOTICE, load_model
     from longtake.engine.ask import Chat
 
-    if model["name"] is None:
+    if model["name"] is None and model["recipe"] is None:
         err.print(RANDOM_NOTICE)
-    loaded = load_model(**model)
+    with waiting("loading the model", quiet=as_json):
+        loaded = load_model(**model)
     with progress_bars(quiet=as_json) as advance:
         chat = Chat(video, loaded, budget, start_s=start_s, end_s=end_s, on_progress=advance)
     err.print(f"{chat.memory.num_frames} frames read. Ask; an empty line or Ctrl-D ends.")
@@ -31,8 +32,8 @@ def run(
         if not question.strip():
             return
         try:
-            on_token = None if as_json else (lambda piece: out.print(piece, end="", markup=False))
-            answer = chat.ask(question, on_token=on_token)
+            with waiting("reading the question", quiet=as_json) as stop_waiting:
+                answer = chat.ask(question, on_token=None if as_json else printer(stop_waiting))
         except PromptError as error:
             report_error(error, as_json=as_json)
             continue

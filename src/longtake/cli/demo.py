@@ -29,7 +29,7 @@ def run(video: str | None, as_json: bool) -> None:
             with ledger.stage("render"):
                 path = str(write_clock_video(Path(folder) / "film.mp4", DURATION_S, size=(144, 256)))
         with ledger.stage("load"):
-            loaded = load_model(None, "auto", None, None, [])
+            loaded = load_model(None)
         with progress_bars(quiet=as_json) as advance:
             budget = Budget(max_new_tokens=32)
             memory = ingest(path, loaded, budget, ledger=ledger, on_progress=advance)

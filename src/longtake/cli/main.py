@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Annotated, Any, Optional
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from longtake._version import __version__
-from longtake.core.errors import LongtakeError
+from longtake.core.errors import LongtakeError, StorageError
 
 app = typer.Typer(
     name="longtake",
@@ -28,14 +29,17 @@ End = Annotated[Optional[float], typer.Option(help="Take the video up to this se
 Model = Annotated[Optional[str], typer.Option(help="A checkpoint's folder or hub name.")]  # noqa: UP045
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps …")]  # noqa: UP045
+Compress = Annotated[Optional[str], typer.Option(help="Merge the tokens of a clip by this method.")]  # noqa: UP045
 Reduce = Annotated[Optional[str], typer.Option(help="Drop visual tokens between layers by this method.")]  # noqa: UP045
+Recipe = Annotated[Optional[str], typer.Option(help="Build the model by this Python function: module:function.")]  # noqa: UP045
 Settings = Annotated[Optional[list[str]], typer.Option("--set", help="A field of a method: reduce.kind=uniform.")]  # noqa: UP045
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"longtake {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -59,9 +63,16 @@ def _budget(max_frames: int, max_new_tokens: int) -> Any:
 
 
 def _model(
-    name: str | None, dtype: str, device: str | None, reduce: str | None, settings: list[str] | None
+    name: str | None,
+    recipe: str | None,
+    dtype: str,
+    device: str | None,
+    compress: str | None,
+    reduce: str | None,
+    settings: list[str] | None,
 ) -> dict[str, Any]:
-    return {"name": name, "dtype": dtype, "device": device, "reduce": reduce, "settings": settings or []}
+    values = {"name": name, "recipe": recipe, "dtype": dtype, "device": device}
+    return values | {"compress": compress, "reduce": reduce, "settings": settings or []}
 
 
 @app.command()
@@ -69,18 +80,20 @@ def ask(
     video: Video,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: Model = None,
+    recipe: Recipe = None,
     max_frames: MaxFrames = 512,
     max_new_tokens: MaxNewTokens = 1024,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    compress: Compress = None,
     reduce: Reduce = None,
     settings: Settings = None,
     json: Json = False,
 ) -> None:
     """Answer a question about a video, with the spans that the answer rests on."""
-    parts = _model(model, dtype, device, reduce, settings)
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings)
     _command("ask")(video, question, _budget(max_frames, max_new_tokens), start, end, parts, json)
 
 
@@ -88,18 +101,20 @@ def ask(
 def chat(
     video: Video,
     model: Model = None,
+    recipe: Recipe = None,
     max_frames: MaxFrames = 512,
     max_new_tokens: MaxNewTokens = 1024,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
     device: Device = None,
+    compress: Compress = None,
     reduce: Reduce = None,
     settings: Settings = None,
     json: Json = False,
 ) -> None:
     """Ask several questions about a video, which is encoded once."""
-    parts = _model(model, dtype, device, reduce, settings)
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings)
     _command("chat")(video, _budget(max_frames, max_new_tokens), start, end, parts, json)
 
 
@@ -116,7 +131,7 @@ def plan(
     model: Annotated[str, typer.Option(help="A preset's name, or a checkpoint's folder.")] = "videochat_flash_2b",
     max_frames: MaxFrames = 512,
     max_new_tokens: MaxNewTokens = 1024,
-    dtype: Dtype = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
     json: Json = False,
 ) -> None:
     """Predict frames, tokens, memory and arithmetic without loading a weight."""
@@ -142,9 +157,10 @@ def demo(
 def bench(
     names: Annotated[Optional[list[str]], typer.Argument(help="Only these benches.")] = None,  # noqa: UP045
     quick: Annotated[bool, typer.Option(help="Small sizes: does it run, not how fast it is.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure the claims of the README; needs a clone of the repository."""
-    _command("bench")(names or [], quick)
+    _command("bench")(names or [], quick, json)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -153,10 +169,19 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments)
     except LongtakeError as error:
-        from longtake.cli.output import report_error
+        _fail(error, arguments)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        full = f"the disk is full ({error}); expected room for temporary files; free some space, or set TMPDIR"
+        _fail(StorageError(full), arguments)
 
-        report_error(error, as_json="--json" in arguments)
-        sys.exit(error.exit_code)
+
+def _fail(error: LongtakeError, arguments: list[str]) -> None:
+    from longtake.cli.output import report_error
+
+    report_error(error, as_json="--json" in arguments)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from longtake.models.loaded import LoadedModel
 
 RANDOM_NOTICE = (
@@ -16,41 +24,129 @@ RANDOM_NOTICE = (
 
 
 def load_model(
-    name: str | None, dtype: str, device: str | None, reduce: str | None, settings: list[str]
+    name: str | None,
+    dtype: str = "auto",
+    device: str | None = None,
+    reduce: str | None = None,
+    settings: Sequence[str] = (),
+    recipe: str | None = None,
+    compress: str | None = None,
 ) -> LoadedModel:
-    """Load the named model, or the tiny random one, and set its reducer.
+    """Load the named model, the one that a recipe builds, or the tiny random one, and set its methods.
 
-    Raises: CheckpointError; ConfigError for an unknown method or setting.
+    Raises: CheckpointError; ConfigError for an unknown recipe, method, setting, dtype or device.
     """
+    values = parse_settings(settings)
+    kind, place = find_dtype(dtype), find_device(device)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    if name is None:
+    if recipe is not None:
+        if name is not None:
+            raise ConfigError(f"a model {name} and a recipe {recipe} arrived; expected one of the two; drop one")
+        loaded = moved(from_recipe(recipe), kind, place)
+    elif name is None:
         from longtake.models.tiny import tiny_model
 
-        loaded = tiny_model()
+        loaded = moved(tiny_model(), kind, place)
     else:
         from longtake.convert.load import load
 
         loaded = load(name, dtype=dtype, device=device)
-    values = parse_settings(settings)
     if reduce is not None:
         loaded.model.reducer = build_method("reduce", reduce, values.pop("reduce", {}))
-    if "compress" in values:
-        loaded.model.compressor = build_method("compress", "tome", values.pop("compress"))
+    if compress is not None or "compress" in values:
+        loaded.model.compressor = build_method("compress", compress or "tome", values.pop("compress", {}))
     if values:
         raise ConfigError(f"--set names {sorted(values)}; expected compress.FIELD=… or, with --reduce, reduce.FIELD=…")
     return loaded
 
 
+def find_dtype(name: str) -> torch.dtype | None:
+    """Return the floating-point type of that name; none for auto.
+
+    Raises: ConfigError if there is no such type.
+    """
+    if name == "auto":
+        return None
+    import torch
+
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(f"dtype is {name!r}; expected auto, float32, bfloat16 or float16; choose one")
+    return found
+
+
+def find_device(name: str | None) -> torch.device | None:
+    """Return the device of that name, having asked it for memory.
+
+    Raises: ConfigError if this machine has no such device, or it cannot be used.
+    """
+    if name is None:
+        return None
+    import torch
+
+    try:
+        found = torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise ConfigError(f"device is {name!r} ({reason}); expected one that `longtake doctor` lists") from error
+    if found.type == "meta":
+        raise ConfigError("device is 'meta', which holds no values; expected one that `longtake doctor` lists")
+    return found
+
+
+def moved(loaded: LoadedModel, dtype: torch.dtype | None, device: torch.device | None) -> LoadedModel:
+    """Move a model that was not loaded from a checkpoint; in another dtype it is another model."""
+    from torch.nn import Module
+
+    if device is not None:
+        Module.to(loaded.model, device)
+    if dtype is None:
+        return loaded
+    Module.to(loaded.model, dtype)
+    identity = hashlib.sha256(f"{loaded.fingerprint} {dtype}".encode()).hexdigest()
+    return dataclasses.replace(loaded, fingerprint=identity)
+
+
 def build_method(kind: Any, name: str, values: dict[str, Any]) -> Any:
-    """Build a registered method from plain values."""
+    """Build a registered method from plain values.
+
+    Raises: ConfigError for an unknown method or field, or a value of the wrong type.
+    """
     from longtake.core.registry import find
 
-    return find(kind, name).from_dict(values)
+    method = find(kind, name)
+    try:
+        return method.from_dict(values)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} cannot take {values} ({error}); expected numbers, lists or names; see its fields"
+        ) from error
 
 
-def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
+def from_recipe(recipe: str) -> LoadedModel:
+    """Call a function without arguments that returns a model; modules of the working directory are found too.
+
+    Raises: ConfigError if there is no such function, or it returns something else.
+    """
+    from longtake.models.loaded import LoadedModel
+
+    module, colon, name = recipe.partition(":")
+    if not (module and colon and name):
+        raise ConfigError(f"--recipe arrived as {recipe!r}; expected module:function; write it so")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(f"recipe {recipe} was not found ({error}); expected a function; check its name") from error
+    found = function()
+    if not isinstance(found, LoadedModel):
+        raise ConfigError(f"recipe {recipe} returned a {type(found).__name__}; expected a LoadedModel; return one")
+    return found
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read `part.field=value` texts; values are JSON, or else plain text.
 
     Raises: ConfigError for a text of another form.

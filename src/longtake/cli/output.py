@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,9 +25,10 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def report_error(error: LongtakeError, *, as_json: bool) -> None:
     """Write an error as one line to standard error, and as JSON to standard output if asked for."""
+    message = " ".join(str(error).split())  # what a library said may have lines of its own
     if as_json:
-        print_json({"error": {"type": type(error).__name__, "message": str(error)}})
-    err.print(f"error: {error}", markup=False)
+        print_json({"error": {"type": type(error).__name__, "message": message}})
+    err.print(f"error: {message}", markup=False)
 
 
 @contextmanager
@@ -48,6 +49,20 @@ def progress_bars(*, quiet: bool) -> Iterator[Any]:
         yield advance
 
 
+@contextmanager
+def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show on standard error that something is under way; yields a function that takes it away early."""
+    if quiet:
+        yield lambda: None
+        return
+    status = err.status(text)
+    status.start()
+    try:
+        yield status.stop
+    finally:
+        status.stop()
+
+
 def ledger_table(ledger: Mapping[str, Any]) -> Table:
     """Lay out what each stage cost."""
     table = Table(title="what it cost", title_justify="left")
@@ -63,6 +78,7 @@ def ledger_table(ledger: Mapping[str, Any]) -> Table:
 
 def seconds_text(seconds: float) -> str:
     """Write a time as h:mm:ss.s."""
-    minutes, rest = divmod(max(0.0, seconds), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:04.1f}"
+    tenths = round(max(0.0, seconds) * 10)
+    hours, rest = divmod(tenths, 36_000)
+    minutes, rest = divmod(rest, 600)
+    return f"{hours}:{minutes:02d}:{rest / 10:04.1f}"

@@ -15,11 +15,13 @@ from longtake.engine.evidence import frame_mass, spans, token_attention
 from longtake.engine.ingest import Progress, Source, ingest
 from longtake.engine.ledger import Ledger
 from longtake.engine.limits import memory_errors
+from longtake.media.sampling import SamplingRule
 from longtake.media.video import Video
 from longtake.models.generation import Step
 from longtake.models.loaded import LoadedModel
 from longtake.models.prompt import check_question, prompt_ids, stop_ids, video_prompt
 
+FRAME_GROUP = 8
 BROKEN_CHARACTER = "\ufffd"
 
 
@@ -40,9 +42,11 @@ class TextStream:
         new, self.text = whole[len(self.text) :], whole
         return new
 
-    def finish(self) -> str:
-        """Return the whole text."""
-        return str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).strip()
+    def rest(self) -> str:
+        """Return what is held back, when no more tokens follow."""
+        whole = str(self.tokenizer.decode(self.ids, skip_special_tokens=True))
+        new, self.text = whole[len(self.text) :], whole
+        return new
 
 
 def ask(
@@ -51,6 +55,7 @@ def ask(
     model: LoadedModel,
     budget: Budget | None = None,
     *,
+    rule: SamplingRule | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
     later: tuple[Turn, ...] = (),
@@ -63,8 +68,8 @@ def ask(
 ) -> Answer:
     """Answer a question about a video, a picture, or a memory made before.
 
-    later: the turns of a conversation after this question. on_token is given each new piece of the answer; chunk_size
-    bounds the rows of a prefill step.
+    rule, start_s, end_s: as in `ingest`. later: the turns of a conversation after this question. on_token is given
+    each new piece of the answer; chunk_size bounds the rows of a prefill step.
 
     Raises: PromptError for an empty question, a placeholder in it, or a prompt that does not fit the context (the
         message says by how much, and which max_frames would fit); VideoError, BudgetError as ingest does.
@@ -74,7 +79,9 @@ def ask(
     if isinstance(video, VideoMemory):
         memory = video
     else:
-        memory = ingest(video, model, budget, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=on_progress)
+        memory = ingest(
+            video, model, budget, rule=rule, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=on_progress
+        )
     writing = _Writing(temperature=temperature, seed=seed, chunk_size=chunk_size, on_token=on_token)
     text, evidence, reason = _write(memory, question, model, budget, later, writing, ledger)
     for warning in memory.warnings:
@@ -97,10 +104,11 @@ def check_fits(memory: VideoMemory, num_text: int, context: int) -> None:
     total = num_text + len(memory.tokens)
     if total <= context:
         return
-    fits = max(0, int((context - num_text) / memory.tokens_per_frame)) // 8 * 8
+    fits = max(0, int((context - num_text) / memory.tokens_per_frame)) // FRAME_GROUP * FRAME_GROUP
+    advice = f"pass max_frames {fits} or fewer" if fits else "ask in fewer words, or start a new conversation"
     raise PromptError(
         f"the prompt has {total} tokens ({num_text} of text, {len(memory.tokens)} of video), {total - context} more "
-        f"than the context of {context}; expected it to fit; pass max_frames {fits} or fewer"
+        f"than the context of {context}; expected it to fit; {advice}"
     )
 
 
@@ -112,6 +120,11 @@ class _Writing:
     seed: int | None
     chunk_size: int | None
     on_token: Callable[[str], None] | None
+
+    def show(self, piece: str) -> None:
+        """Hand on a piece of the answer, if there is one and somebody listens."""
+        if piece and self.on_token is not None:
+            self.on_token(piece)
 
 
 def _write(
@@ -140,24 +153,23 @@ def _write(
             stop_ids=endings,
             chunk_size=writing.chunk_size,
         )
-        with memory_errors(memory.num_frames):
+        with memory_errors(memory.num_frames, model):
             step: Step = next(steps)
     with ledger.stage("evidence"):
         mass = token_attention(model, step.walked, start, len(features))
         found = spans(memory, frame_mass(memory, mass))
-    with ledger.stage("decode_text") as cost, memory_errors(memory.num_frames):
+    with ledger.stage("decode_text") as cost, memory_errors(memory.num_frames, model):
         stream, reason = TextStream(model.tokenizer), "length"
         current: Step | None = step
         while current is not None:
             token = current.ids[0]
             if token is not None and token not in endings:
-                piece = stream.add(token)
-                if writing.on_token is not None and piece:
-                    writing.on_token(piece)
+                writing.show(stream.add(token))
             reason = current.finished[0] or reason
             cost.add(tokens=1)
             current = next(steps, None)
-    return stream.finish(), found, reason
+        writing.show(stream.rest())
+    return stream.text.strip(), found, reason
 
 
 class Chat:

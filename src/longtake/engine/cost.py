@@ -99,9 +99,10 @@ def _prefill(shapes: Shapes) -> int:
     groups = (config.num_key_value_heads or config.num_attention_heads) * head
     worst = cached = 0
     lengths = shapes.lengths()
-    for length in lengths:
+    for layer, length in enumerate(lengths):
         cached += 2 * groups * length
-        attention = length * (6 * width + 2 * head)  # rotating the queries needs three copies of them
+        own = 6 if layer else 5  # rotating the queries needs three copies of them; the first layer reads the prompt
+        attention = length * (own * width + 2 * head)
         mlp = length * (3 * width + 3 * config.intermediate_size)
         worst = max(worst, cached + max(attention, mlp))
     spliced = lengths[0] * width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -41,10 +42,19 @@ def installed(name: str) -> str:
         return "not installed"
 
 
-def hub_reachable() -> bool:
-    """Try to connect to the hub."""
-    try:
-        with socket.create_connection(HUB, timeout=HUB_LIMIT_S):
-            return True
-    except OSError:
-        return False
+def hub_reachable(limit_s: float = HUB_LIMIT_S) -> bool:
+    """Try to connect to the hub, directly and for at most `limit_s` seconds, the look-up of its name included."""
+    answered = threading.Event()
+
+    def connect() -> None:
+        try:
+            with socket.create_connection(HUB, timeout=limit_s):
+                answered.set()
+        except OSError:
+            return
+
+    # A look-up has no time limit of its own, so it happens in a thread that nobody has to wait for.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    return answered.is_set()

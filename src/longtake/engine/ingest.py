@@ -84,6 +84,8 @@ def ingest_segments(
             if frames is None:
                 return
             cost.add(bytes=frames.pixels.nbytes)
+        if on_progress is not None:
+            on_progress("decode", done + len(frames), total)
         yield _encode(loaded, frames, done // length, ledger)
         done += len(frames)
         if on_progress is not None:
@@ -137,7 +139,7 @@ def ingest(
     if not isinstance(video, Video):
         with ledger.stage("open"):
             opened = open_video(video)
-        with opened:
+        try:
             return ingest(
                 opened,
                 model,
@@ -149,13 +151,17 @@ def ingest(
                 ledger=ledger,
                 on_progress=on_progress,
             )
+        finally:
+            with ledger.stage("decode"):
+                opened.close()
     ledger.note(f"decoder {video.info.backend}")
     ledger.note(f"device {model.device}, {str(model.dtype).removeprefix('torch.')}")
     if video.info.container == "image":
         return _ingest_image(video, model, ledger)
     rule = rule or default_rule(model)
-    sampled = sample_times(video.clock, rule, budget.max_frames, start_s=start_s, end_s=end_s)
-    with memory_errors(len(sampled.times_s)):
+    with ledger.stage("sample"):
+        sampled = sample_times(video.clock, rule, budget.max_frames, start_s=start_s, end_s=end_s)
+    with memory_errors(len(sampled.times_s), model):
         segments = ingest_segments(
             video, model, sampled, chunk_clips=chunk_clips, ledger=ledger, on_progress=on_progress
         )

@@ -81,6 +81,8 @@ def plan(
 ) -> Plan:
     """Predict what asking one question of a video with this clock would cost.
 
+    reducer: what drops visual tokens between layers; else what the configuration says.
+
     Raises: BudgetError, VideoError as sampling does.
     """
     budget = budget or Budget()
@@ -89,6 +91,7 @@ def plan(
     count = len(sampled.times_s)
     text = render_chat([Turn("user", first_video_turn(question, sampled.duration_s, count))])
     num_text = -(-len(text.encode()) // BYTES_PER_TEXT_TOKEN)
+    model = _without_memory(config)
     shapes = Shapes(
         config=config,
         num_frames=count,
@@ -96,7 +99,7 @@ def plan(
         num_new=budget.max_new_tokens,
         dtype_bytes=dtype.itemsize,
         chunk_clips=chunk_clips,
-        reducer=reducer,
+        reducer=model.reducer if reducer is None else reducer,
     )
     total = shapes.num_visual + num_text
     warnings = []
@@ -111,7 +114,7 @@ def plan(
         num_visual_tokens=shapes.num_visual,
         num_prompt_tokens=total,
         context_length=config.context_length,
-        weight_bytes=count_parameters(config) * dtype.itemsize,
+        weight_bytes=_count_parameters(model) * dtype.itemsize,
         memory_phases=dict(memory_phases(shapes)),
         flops=dict(flops(shapes)),
         warnings=tuple(warnings),
@@ -122,10 +125,14 @@ def plan(
     return planned
 
 
-def count_parameters(config: VideoChatFlashConfig) -> int:
-    """Count a model's parameters without memory for one of them; a tied head counts once."""
+def _without_memory(config: VideoChatFlashConfig) -> VideoChatFlashForConditionalGeneration:
+    """Build a model without memory for any of its parameters."""
     with torch.device("meta"):
-        model = VideoChatFlashForConditionalGeneration(config)
+        return VideoChatFlashForConditionalGeneration(config)
+
+
+def _count_parameters(model: VideoChatFlashForConditionalGeneration) -> int:
+    """Count a model's parameters; a tied head counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -148,6 +155,8 @@ def plan_for(
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise ConfigError(f"dtype is {dtype!r}; expected float32, bfloat16 or float16; choose one")
-    config = PRESETS[model].config() if model in PRESETS else read_config(Path(model).expanduser())
+    released = {name: found for key, found in PRESETS.items() for name in (key, found.repository)}
+    folder = Path(model).expanduser()
+    config = released[model].config() if model in released and not folder.is_dir() else read_config(folder)
     budget = Budget(max_frames=max_frames, max_new_tokens=max_new_tokens)
     return plan(config, clock, budget, dtype=kind, name=model)

@@ -12,7 +12,7 @@ import numpy as np
 
 from longtake.core.config import nearest_name
 from longtake.core.errors import ConfigError, MissingExtraError
-from longtake.media.scan import Picture, Scan
+from longtake.media.scan import Alive, Picture, Scan
 
 Backend = Literal["auto", "pyav", "torchcodec", "ffmpeg"]
 LADDER = ("pyav", "torchcodec", "ffmpeg")
@@ -25,14 +25,24 @@ _MISSING = {
 
 @runtime_checkable
 class Decoder(Protocol):
-    """What a decoder module offers: the table of frames, and pictures at ascending rows of it."""
+    """What a decoder module offers: the table of frames, and pictures at ascending rows of it.
 
-    def scan(self, path: str) -> Scan:
+    `alive` is called while there is progress, so that whoever waits can tell slow from stuck.
+    """
+
+    def scan(self, path: str, alive: Alive) -> Scan:
         """Read the table of frames."""
         ...
 
     def pictures(
-        self, path: str, table: Scan, indices: np.ndarray, size: tuple[int, int] | None, *, exact: bool
+        self,
+        path: str,
+        table: Scan,
+        indices: np.ndarray,
+        size: tuple[int, int] | None,
+        *,
+        exact: bool,
+        alive: Alive,
     ) -> Iterator[Picture]:
         """Yield one picture for each index."""
         ...

@@ -31,7 +31,7 @@ class Clock:
             raise VideoError(f"the duration arrived as {self.duration_s}; expected seconds of at least 0")
 
     @classmethod
-    def constant(cls, duration_s: float, fps: float) -> Clock:
+    def constant(cls, duration_s: float | int, fps: float | int) -> Clock:
         """Build the clock of a video with a constant frame rate.
 
         Raises: VideoError if fps is not a positive number.
@@ -57,7 +57,12 @@ class Clock:
 
     def nearest(self, times_s: np.ndarray) -> np.ndarray:
         """Return the index of the frame whose time is nearest to each given one; of equals the earlier."""
-        right = np.searchsorted(self.pts_s, times_s).clip(0, len(self.pts_s) - 1)
-        left = (right - 1).clip(0)
-        closer_left = np.abs(self.pts_s[left] - times_s) <= np.abs(self.pts_s[right] - times_s)
-        return np.where(closer_left, left, right)
+        return nearest_rows(self.pts_s, times_s)
+
+
+def nearest_rows(pts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
+    """Return, for each time, the row of the ascending `pts_s` that is nearest to it; of equals the earlier."""
+    right = np.searchsorted(pts_s, times_s).clip(0, len(pts_s) - 1)
+    left = (right - 1).clip(0)
+    closer_left = np.abs(pts_s[left] - times_s) <= np.abs(pts_s[right] - times_s)
+    return np.where(closer_left, left, right)

@@ -20,15 +20,15 @@ def resize_exact(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def fit(frame: Any, size: tuple[int, int] | None, *, exact: bool) -> np.ndarray:
-    """Convert a PyAV frame to upright RGB [H, W, 3], resized to (height, width) if asked.
+def fit(frame: Any, size: tuple[int, int] | None, full_size: tuple[int, int], *, exact: bool) -> np.ndarray:
+    """Convert a PyAV frame to upright RGB [H, W, 3], resized to `size`, else to `full_size` where it differs.
 
-    Not exact: the decoder's own scaler converts and resizes in one pass, a little different in the last bits.
+    Sizes are (height, width). Not exact: the decoder's own scaler converts and resizes in one pass, a little different
+    in the last bits.
     """
     rotation = int(frame.rotation or 0) % 360
     if size is None or exact:
-        pixels = upright(frame.to_ndarray(format="rgb24"), rotation)
-        return pixels if size is None else resize_exact(pixels, size)
+        return resize_exact(upright(frame.to_ndarray(format="rgb24"), rotation), size or full_size)
     height, width = size if rotation % 180 == 0 else (size[1], size[0])
     scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC")
     return upright(scaled.to_ndarray(), rotation)

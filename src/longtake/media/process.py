@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import selectors
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from longtake.core import errors
-from longtake.core.errors import DecodeTimeoutError, VideoError
+from longtake.core.errors import ConfigError, DecodeTimeoutError, VideoError
 from longtake.media.scan import Picture, Scan
 
 MAX_HEAD_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20
+# The worker looks for modules exactly where its parent does, and never in the working directory.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from longtake.media.worker import main; sys.exit(main())"
+)
+
+
+def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    """Kill a worker with the programs that it started, and take what it leaves behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    for pipe in (process.stdin, process.stdout, log):
+        if pipe is not None:
+            pipe.close()
+    process.wait()
 
 
 class DecoderProcess:
-    """One worker; it is started on first use, and killed when it is silent for longer than the time limit."""
+    """One worker; it is started on first use, and killed when it is silent for longer than the time limit.
 
-    def __init__(self, time_limit_s: float) -> None:
+    Raises: ConfigError if the limit is not a positive number.
+    """
+
+    def __init__(self, time_limit_s: float | int) -> None:
+        if not time_limit_s > 0:
+            raise ConfigError(f"time_limit_s is {time_limit_s}; expected a positive number of seconds; raise it")
         self.time_limit_s = time_limit_s
+        self.is_busy = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._finalizer: weakref.finalize | None = None
         self._buffer = b""
+        self._log: IO[bytes] | None = None
 
     def scan(self, backend: str, path: str) -> Scan:
         """Ask for the table of frames."""
@@ -38,79 +67,97 @@ class DecoderProcess:
     ) -> Iterator[Picture]:
         """Ask for pictures; a caller that stops early ends the worker."""
         request = {"kind": "pictures", "indices": [int(i) for i in indices], "size": size, "exact": exact}
-        self._ask(request | {"backend": backend, "path": path})
-        finished = False
+        self.is_busy = True
         try:
+            self._ask(request | {"backend": backend, "path": path})
             while True:
                 head, payload = self._reply()
                 if head["kind"] == "end":
-                    finished = True
+                    self.is_busy = False
                     return
                 pixels = np.frombuffer(payload, dtype=np.uint8).reshape(head["shape"])
-                yield Picture(pixels, bool(head["is_damaged"]))
+                yield Picture(pixels, bool(head["is_damaged"]), int(head["num_lost_packets"]))
         finally:
-            if not finished:
+            if self.is_busy:
                 self.close()
 
     def close(self) -> None:
-        """End the worker, at once."""
-        process, self._process, self._buffer = self._process, None, b""
-        if process is not None:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            process.wait()
+        """End the worker, at once; the next request starts another."""
+        self._process, self._buffer, self.is_busy = None, b"", False
+        if self._finalizer is not None:
+            self._finalizer()
+            self._finalizer = None
 
     def _ask(self, request: dict[str, Any]) -> None:
         if self._process is None:
-            command = [sys.executable, "-m", "longtake.media.worker"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, json.dumps([place for place in sys.path if place])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                bufsize=0,
+                start_new_session=True,
+            )
+            self._finalizer = weakref.finalize(self, _end, self._process, self._log)
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            # An unbuffered pipe may take a part of a long request.
+            message = memoryview(json.dumps(request).encode() + b"\n")
+            while message:
+                message = message[self._process.stdin.write(message) :]
         except BrokenPipeError:
             self._crashed()
 
     def _reply(self) -> tuple[dict[str, Any], bytes]:
-        """Read one message; an error that the worker reports is raised here under its own type."""
-        deadline = time.monotonic() + self.time_limit_s
+        """Read one message, past signs of life; an error that the worker reports is raised under its own type."""
+        while True:
+            head, payload = self._message(time.monotonic() + self.time_limit_s)
+            if head["kind"] == "error":
+                raise getattr(errors, head["type"], VideoError)(head["message"])
+            if head["kind"] != "alive":
+                return head, payload
+
+    def _message(self, deadline: float) -> tuple[dict[str, Any], bytes]:
         while b"\n" not in self._buffer:
-            self._fill(deadline)
-            if len(self._buffer) > MAX_HEAD_BYTES and b"\n" not in self._buffer[:MAX_HEAD_BYTES]:
+            if len(self._buffer) > MAX_HEAD_BYTES:
                 self._crashed()
+            self._buffer += self._read(deadline)
         line, _, rest = self._buffer.partition(b"\n")
         head = json.loads(line)
         parts, missing = [rest], int(head["bytes"]) - len(rest)
         while missing > 0:
-            self._buffer = b""
-            self._fill(deadline)
-            parts.append(self._buffer)
-            missing -= len(self._buffer)
+            parts.append(self._read(deadline))
+            missing -= len(parts[-1])
         whole = b"".join(parts)
         payload, self._buffer = whole[: int(head["bytes"])], whole[int(head["bytes"]) :]
-        if head["kind"] == "error":
-            raise getattr(errors, head["type"], VideoError)(head["message"])
         return head, payload
 
-    def _fill(self, deadline: float) -> None:
+    def _read(self, deadline: float) -> bytes:
+        """Return what is in the pipe, once there is something."""
         assert self._process is not None and self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 self.close()
                 raise DecodeTimeoutError(
-                    f"the decoder was silent for {self.time_limit_s:g} s and was stopped; expected a frame; check the "
-                    "file, or raise time_limit_s"
+                    f"the decoder made no progress for {self.time_limit_s:g} s and was stopped; expected a frame; "
+                    "check the file, or raise time_limit_s"
                 )
-        more = self._process.stdout.read(1 << 20)
+        more = self._process.stdout.read(PIPE_BYTES)
         if not more:
             self._crashed()
-        self._buffer += more
+        return more
 
-    def _crashed(self) -> None:
-        code = self._process.wait() if self._process is not None else None
+    def _crashed(self) -> NoReturn:
+        """Say how the worker ended, with the last line that it wrote."""
+        assert self._process is not None and self._log is not None
+        self._process.kill()
+        code = self._process.wait()
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
         self.close()
         raise VideoError(
-            f"the decoder's process ended (exit {code}); expected it to answer; the file is damaged: check it"
+            f"the decoder's process ended ({', '.join([f'exit {code}', *said])}); expected it to answer; the file is "
+            "damaged: check it"
         )

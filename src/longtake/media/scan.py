@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+Alive = Callable[[], None]
+
+
+def no_watch() -> None:
+    """Take a sign of life that nobody waits for."""
+
 
 class Picture(NamedTuple):
-    """One decoded frame as asked for: RGB uint8 [H, W, 3], and whether errors were concealed in or around it."""
+    """One decoded frame as asked for.
+
+    pixels: RGB uint8 [H, W, 3]. is_damaged: errors were concealed in it or before it, or it stands in for a frame that
+    is lost. num_lost_packets: how many packets could not be decoded since decoding began.
+    """
 
     pixels: np.ndarray
     is_damaged: bool
+    num_lost_packets: int = 0
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Scan:
     """The frames that will be shown, in order of presentation.
 
-    ticks: int64 [n], time stamps in units of 1 / ticks_per_s, as the stream has them; key_ticks: those of key frames.
-    start_s: start of the container. last_duration_s: how long the last frame is shown.
+    ticks: int64 [n], time stamps in units of 1 / ticks_per_s, as the stream has them; key_ticks: those of key frames,
+    none where the stream has no time stamps of its own. start_s: start of the container. last_duration_s: how long the
+    last frame is shown. width and height are upright. stream_index: which stream of the container this is.
     """
 
     ticks: np.ndarray
@@ -34,6 +47,7 @@ class Scan:
     height: int
     rotation_degrees: int
     sample_aspect_ratio: float
+    stream_index: int
     streams: list[str]
     warnings: list[str]
 

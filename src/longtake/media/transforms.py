@@ -29,9 +29,8 @@ def normalize_pixels(
 ) -> Float[Tensor, "T 3 S S"]:
     """Scale bytes to 0..1, subtract the mean and divide by the deviation, in float32, on the pixels' own device."""
     shape = (1, 3, 1, 1)
-    scaled = pixels.float() * (1 / 255)
     centre, spread = (torch.tensor(values, device=pixels.device).view(shape) for values in (mean, std))
-    return (scaled - centre) / spread
+    return pixels.float().mul_(1 / 255).sub_(centre).div_(spread)
 
 
 def normalize_frames(

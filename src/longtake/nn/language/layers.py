@@ -20,16 +20,23 @@ LanguageModel = Any
 DecoderLayer = Any
 
 
+ROWS_AT_ONCE = 16
+
+
 class Rotation(NamedTuple):
     """Cosines and sines [B, L, d] of the rotary embedding at some positions."""
 
     cos: Tensor
     sin: Tensor
 
+    def to(self, device: torch.device) -> Rotation:
+        """Return the same on a device."""
+        return Rotation(self.cos.to(device), self.sin.to(device))
+
 
 def rotation_at(language: LanguageModel, like: Tensor, positions: Int64[Tensor, "B L"]) -> Rotation:
-    """Return the rotation at these positions, made by the model's own rotary embedding, in the dtype of `like`."""
-    return Rotation(*language.rotary_emb(like, positions))
+    """Return the rotation at these positions, made by the model's own rotary embedding, like `like` otherwise."""
+    return Rotation(*language.rotary_emb(like, positions.to(like.device)))
 
 
 def project_heads(layer: DecoderLayer, normed: Float[Tensor, "B L D"], name: str) -> Float[Tensor, "B heads L d"]:
@@ -57,9 +64,11 @@ def run_layer(
     """Run one decoder layer over rows `start` onwards of a prefill of `total` rows.
 
     Padding stands on the right, so causality alone hides it. A whole prefill needs no mask; a later chunk needs one
-    of its own rows by the keys so far.
+    of its own rows by the keys so far. The result is where the layer is, if the model is spread over devices.
     """
-    hidden = hidden + _prefill_attention(layer, layer.input_layernorm(hidden), rotation, cache, start, total)
+    attended = _prefill_attention(layer, layer.input_layernorm(hidden), rotation, cache, start, total)
+    hidden = hidden.to(attended.device) + attended
+    del attended  # not needed by the second half, which needs the most memory
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
@@ -78,25 +87,27 @@ def extend_layer(
     layer: DecoderLayer, hidden: Float[Tensor, "B n D"], rotation: Rotation, cache: LayerCache
 ) -> Float[Tensor, "B n D"]:
     """Run one decoder layer over tokens that follow everything in its cache."""
-    hidden = hidden + _extend_attention(layer, layer.input_layernorm(hidden), rotation, cache)
+    attended = _extend_attention(layer, layer.input_layernorm(hidden), rotation, cache)
+    hidden = hidden.to(attended.device) + attended
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
 def _extend_attention(layer: DecoderLayer, normed: Tensor, rotation: Rotation, cache: LayerCache) -> Tensor:
     query, key = _rotated(layer, normed, rotation)
-    before = torch.tensor(cache.lengths, device=normed.device)
+    before = cache.lengths
     key, value = cache.append(key, project_heads(layer, normed, "v_proj"))
     count = normed.shape[1]
     mask = None
-    if count > 1 or bool((before != before[0]).any()):
-        last = before[:, None, None, None] + torch.arange(count, device=normed.device).unsqueeze(-1)
+    if count > 1 or len(set(before)) > 1:  # plain numbers: asking the device would wait for it in every layer
+        ends = torch.tensor(before, device=normed.device)
+        last = ends[:, None, None, None] + torch.arange(count, device=normed.device).unsqueeze(-1)
         mask = torch.arange(key.shape[2], device=normed.device) <= last  # [B, 1, n, L]
     return _attend(layer, query, key, value, mask, causal=False)
 
 
 def _rotated(layer: DecoderLayer, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
     query, key = (project_heads(layer, normed, name) for name in ("q_proj", "k_proj"))
-    return apply_rotary_pos_emb(query, key, *rotation)
+    return apply_rotary_pos_emb(query, key, *rotation.to(key.device))
 
 
 def _attend(
@@ -116,15 +127,17 @@ def score_rows(
 
     Source: VideoChat-Flash, attention-type visual dropout: one query row at inference, one per answer in training.
     """
-    where = torch.tensor(rows, device=hidden.device)
     normed = layer.input_layernorm(hidden.unsqueeze(0))
-    cos, sin = rotation
     key = project_heads(layer, normed, "k_proj")
+    cos, sin = rotation.to(key.device)
     _, key = apply_rotary_pos_emb(key, key, cos, sin)
-    query = project_heads(layer, normed[:, where], "q_proj")
-    query, _ = apply_rotary_pos_emb(query, query, cos[:, where], sin[:, where])
-    attention = rows_attention(query[0], key[0], where, layer.self_attn.scaling)
-    return attention[:, visual].mean(0)
+    total = torch.zeros(visual.stop - visual.start, dtype=torch.float32, device=key.device)
+    # Training text may hold as many answers as it has lines, so rows are read a few at a time.
+    for where in torch.tensor(rows, device=key.device).split(ROWS_AT_ONCE):
+        query = project_heads(layer, normed[:, where], "q_proj")
+        query, _ = apply_rotary_pos_emb(query, query, cos[:, where], sin[:, where])
+        total += rows_attention(query[0], key[0], where, layer.self_attn.scaling)[:, visual].sum(0, dtype=torch.float32)
+    return (total / len(rows)).to(key.dtype)
 
 
 def last_row_attention(
@@ -136,6 +149,6 @@ def last_row_attention(
     token's position, [1, 1, d].
     """
     query = project_heads(layer, layer.input_layernorm(entering)[None, None], "q_proj")
-    query, _ = apply_rotary_pos_emb(query, query, *rotation)
+    query, _ = apply_rotary_pos_emb(query, query, *rotation.to(query.device))
     rows = torch.tensor([keys.shape[1] - 1], device=keys.device)
     return rows_attention(query[0], keys, rows, layer.self_attn.scaling)[0]

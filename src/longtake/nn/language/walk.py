@@ -27,7 +27,7 @@ class WalkInput:
 
     embeds: [B, L, D], padded on the right. mask: bool [B, L], true where a token is. visual_start, num_visual: where
     each sample's one block of visual tokens begins and how long it is (0: none). score_rows: rows whose attention
-    ranks the visual tokens, per sample; none means the last token, an empty list leaves that sample whole.
+    ranks the visual tokens, per sample; none means the last token, an empty list skips the drops that would rank.
     """
 
     embeds: Float[Tensor, "B L D"]
@@ -59,12 +59,12 @@ class WalkOutput:
         """Carry labels of the input rows to the rows that are left; padding is ignored."""
         moved = labels.new_full(self.mask.shape, IGNORE_LABEL)
         for sample, kept in enumerate(self.kept):
-            moved[sample, : len(kept)] = labels[sample, kept]
+            moved[sample, : len(kept)] = labels[sample, kept.to(labels.device)]
         return moved
 
     def visual_reduction(self, sample: int, num_visual: int) -> Reduction:
         """Compose the drops of all stages over a sample's visual tokens."""
-        total = Reduction.identity(num_visual, self.hidden.device)
+        total = Reduction.identity(num_visual, self.kept[sample].device)
         for stage in sorted(self.reductions[sample]):
             total = total.then(self.reductions[sample][stage])
         return total
@@ -72,7 +72,10 @@ class WalkOutput:
 
 @dataclasses.dataclass(eq=False)
 class _State:
-    """One prefill under way: everything that a drop has to move lives here."""
+    """One prefill under way: everything that a drop has to move lives here.
+
+    hidden is where the last layer was; positions, kept and reductions stay where the input was.
+    """
 
     hidden: Tensor
     lengths: list[int]
@@ -109,8 +112,11 @@ def prefill(
     Between two drops the layers run over chunks of `chunk_size` rows (all rows at once if none), which bounds the
     memory of activations; the result does not depend on it. Without a cache the walk is differentiable.
 
-    Raises: ConfigError for padding on the left, or a drop by attention after the last layer.
+    Raises: ConfigError for padding on the left, a visual block or score row outside its sample, or a drop by
+        attention after the last layer.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise ConfigError(f"chunk_size is {chunk_size}; expected at least 1, or none for all rows at once; raise it")
     depth = len(language.layers)
     num_layers = depth if num_layers is None else num_layers
     state = _start(inputs)
@@ -168,6 +174,7 @@ def _start(inputs: WalkInput) -> _State:
     device = inputs.embeds.device
     if not torch.equal(inputs.mask, _length_mask(lengths, longest, inputs.mask.device)):
         raise ConfigError("padding arrived on the left or inside a sample; the walk expects it on the right; move it")
+    _check_places(inputs, lengths)
     rows = inputs.score_rows
     return _State(
         hidden=inputs.embeds,
@@ -180,6 +187,32 @@ def _start(inputs: WalkInput) -> _State:
         scores=[{} for _ in lengths],
         entering_last=inputs.embeds[:, -1],
     )
+
+
+def _check_places(inputs: WalkInput, lengths: list[int]) -> None:
+    """Refuse visual blocks and score rows that do not lie inside their samples: a drop would cut other rows."""
+    if not len(inputs.visual_start) == len(inputs.num_visual) == len(lengths):
+        raise ConfigError(
+            f"{len(inputs.visual_start)} visual starts and {len(inputs.num_visual)} visual counts arrived for "
+            f"{len(lengths)} samples; expected one of each a sample; pass 0 where there is no visual"
+        )
+    if inputs.score_rows is not None and len(inputs.score_rows) != len(lengths):
+        raise ConfigError(
+            f"{len(inputs.score_rows)} lists of score_rows arrived for {len(lengths)} samples; expected one a sample; "
+            "pass an empty list for a sample without an answer"
+        )
+    for sample, (start, count, length) in enumerate(zip(inputs.visual_start, inputs.num_visual, lengths, strict=True)):
+        if count and not 0 <= start <= start + count <= length:
+            raise ConfigError(
+                f"the visual block of sample {sample} is rows {start} to {start + count} of {length}; expected it "
+                "inside the sample; check visual_start and num_visual"
+            )
+        for row in inputs.score_rows[sample] if inputs.score_rows is not None else ():
+            if not 0 <= row < length:
+                raise ConfigError(
+                    f"score_rows of sample {sample} name row {row} of {length}; expected rows inside the sample; "
+                    "number them from 0 in the padded batch"
+                )
 
 
 def _length_mask(lengths: list[int], longest: int, device: torch.device) -> Bool[Tensor, "B L"]:
@@ -214,7 +247,7 @@ def _note_last_rows(state: _State, hidden: Tensor, start: int) -> None:
     last = torch.tensor(state.lengths, device=hidden.device) - 1 - start
     here = (last >= 0) & (last < hidden.shape[1])
     rows = hidden[torch.arange(len(last), device=hidden.device), last.clamp(0, hidden.shape[1] - 1)]
-    state.entering_last = torch.where(here.unsqueeze(1), rows, state.entering_last)
+    state.entering_last = torch.where(here.unsqueeze(1), rows, state.entering_last.to(hidden.device))
 
 
 def _drop(
@@ -229,11 +262,12 @@ def _drop(
     """Drop visual tokens after layer number `after` and repack the batch."""
     rows_left = []
     for sample, schedule in enumerate(schedules):
-        rows = torch.arange(state.lengths[sample], device=state.hidden.device)
-        ranked = state.score_rows is None or state.score_rows[sample]
-        if after in schedule and ranked:
+        rows = torch.arange(state.lengths[sample], device=inputs.embeds.device)
+        stage = sorted(schedule).index(after) if after in schedule else None
+        can_rank = state.score_rows is None or bool(state.score_rows[sample])
+        if stage is not None and (can_rank or not reducer.needs_attention(stage)):
             point = DropPoint(
-                stage=sorted(schedule).index(after),
+                stage=stage,
                 after_layer=after,
                 num_layers=len(language.layers),
                 num_original=inputs.num_visual[sample],
@@ -249,7 +283,7 @@ def _drop_sample(
     language: LanguageModel, state: _State, sample: int, point: DropPoint, start: int, reducer: LayerCompressor
 ) -> Tensor:
     """Choose which rows of one sample stay, and write down why."""
-    length, device = state.lengths[sample], state.hidden.device
+    length, device = state.lengths[sample], state.kept[sample].device
     after, end = point.after_layer, start + point.num_tokens
     if reducer.needs_attention(point.stage) and after >= point.num_layers:
         raise ConfigError(f"a drop by attention after layer {after} needs a next layer, and there is none; lower it")
@@ -264,11 +298,18 @@ def _drop_sample(
         return scores
 
     reduction = reducer(point, attention)
+    if reduction.target.shape != (point.num_tokens,) or reduction.num_targets != point.keep:
+        raise ConfigError(
+            f"{type(reducer).__name__} left {reduction.num_targets} of {reduction.target.numel()} visual tokens after "
+            f"layer {after}; expected {point.keep} of {point.num_tokens}, as its schedule says; correct one of the two"
+        )
     state.reductions[sample][point.stage] = Reduction(reduction.target.to(device), reduction.num_targets)
     state.num_visual[sample] = point.keep
     if state.score_rows is not None:
         shift = point.num_tokens - point.keep
-        state.score_rows[sample] = [row - shift if row >= end else row for row in state.score_rows[sample]]
+        # A row ranks because an answer begins behind it. If the answer begins right behind the visual block, it is
+        # the block's last row that ranks, whichever token that is now (released code: rows from the moved labels).
+        state.score_rows[sample] = [row - shift if row >= end - 1 else row for row in state.score_rows[sample]]
     kept = state.reductions[sample][point.stage].kept + start
     return torch.cat([torch.arange(start, device=device), kept, torch.arange(end, length, device=device)])
 
@@ -276,12 +317,13 @@ def _drop_sample(
 def _repack(state: _State, rows_left: list[Tensor], position_rule: PositionRule) -> None:
     """Keep the given rows of each sample and pad to the longest again."""
     longest = max(len(rows) for rows in rows_left)
-    index = torch.zeros(len(rows_left), longest, dtype=torch.int64, device=state.hidden.device)
+    index = torch.zeros(len(rows_left), longest, dtype=torch.int64, device=state.positions.device)
     for sample, rows in enumerate(rows_left):
         index[sample, : len(rows)] = rows
         state.kept[sample] = state.kept[sample][rows]
     state.lengths = [len(rows) for rows in rows_left]
-    state.hidden = state.hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, state.hidden.shape[-1]))
+    where = index.to(state.hidden.device).unsqueeze(-1).expand(-1, -1, state.hidden.shape[-1])
+    state.hidden = state.hidden.gather(1, where)
     if position_rule == "renumber":
         state.positions = torch.arange(longest, device=index.device).expand(len(rows_left), -1)
     else:
