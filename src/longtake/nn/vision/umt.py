@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from longtake.core.config import StrictConfig
+from longtake.core.errors import ConfigError
 from longtake.core.protocols import Grid
-from longtake.nn.vision.patches import ClipPatchEmbed, Mlp, attend, run_clips
+from longtake.nn.vision.patches import ClipPatchEmbed, ConvStem, Mlp, attend, run_clips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,9 @@ class UmtConfig(StrictConfig):
 
     depth counts the blocks of the pre-trained tower; `select_layer` -2 builds and runs one block fewer, as the
     released checkpoints do. pretrained_grid and pretrained_frames say for which grid the position table was made.
+    stem: "patch" cuts the frame as released; "convolution" is for small models of our own.
+
+    Raises: ConfigError if the patch size is not the stem's.
     """
 
     image_size: int = 224
@@ -34,6 +39,14 @@ class UmtConfig(StrictConfig):
     pretrained_frames: int = 4
     block_norm_eps: float = 1e-6
     final_norm_eps: float = 1e-12
+    stem: Literal["patch", "convolution"] = "patch"
+
+    def __post_init__(self) -> None:
+        if self.stem == "convolution" and self.patch_size != ConvStem.PATCH_SIZE:
+            raise ConfigError(
+                f"patch_size is {self.patch_size} with a convolutional stem; expected {ConvStem.PATCH_SIZE}, which its "
+                "three halvings make; set it"
+            )
 
     @property
     def num_blocks(self) -> int:
@@ -113,7 +126,8 @@ class UmtTower(nn.Module):
     def __init__(self, config: UmtConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = ClipPatchEmbed(config.patch_size, config.width)
+        has_patches = config.stem == "patch"
+        self.patch_embed = ClipPatchEmbed(config.patch_size, config.width) if has_patches else ConvStem(config.width)
         self.blocks = nn.ModuleList(UmtBlock(config) for _ in range(config.num_blocks))
         self.vision_layernorm = nn.LayerNorm(config.width, eps=config.final_norm_eps)
         self._tables: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
