@@ -63,8 +63,9 @@ def merge(
     """
     if x.device.type == "cpu" and x.shape[0] > 1:
         parts = [merge(clip, num_targets, num_heads) for clip in x.split(1)]
-        features, sizes = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-        return features, sizes, Reduction(torch.cat([part[2].target for part in parts]), num_targets)
+        targets = torch.cat([reduction.target for _, _, reduction in parts])
+        features, sizes = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        return features, sizes, Reduction(targets, num_targets)
     total = Reduction.identity(x.shape[1], x.device)
     total = Reduction(total.target.expand(x.shape[:2]), total.num_targets)
     size = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
