@@ -150,7 +150,8 @@ class UmtTower(nn.Module):
             self._tables[key] = table.to(device=like.device, dtype=like.dtype)
         return self._tables[key]
 
-    def _encode(self, pixel_values: Float[Tensor, "K F 3 H W"]) -> Float[Tensor, "K N D"]:
+    def encode_together(self, pixel_values: Float[Tensor, "K F 3 H W"]) -> Float[Tensor, "K N D"]:
+        """Encode the clips in one pass, as training does; rounding then depends on how many there are."""
         x = self.patch_embed(pixel_values)
         x = x + self._positions(pixel_values.shape[1], x)
         for block in self.blocks:
@@ -159,4 +160,4 @@ class UmtTower(nn.Module):
 
     def forward(self, pixel_values: Float[Tensor, "K F 3 H W"]) -> Float[Tensor, "K N D"]:
         """Encode each clip on its own; tokens are time-major, then row-major over the patch grid."""
-        return run_clips(self._encode, pixel_values)
+        return run_clips(self.encode_together, pixel_values)

@@ -1,0 +1,58 @@
+"""Writes a film into a real video file, or into memory."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from longtake.core.errors import VideoError
+from longtake.media.filmstrip.render import REFERENCE_SIDE, Layers, film_frames
+from longtake.media.filmstrip.world import Film
+
+# By suffix: the container's name, the encoder, and its settings.
+FORMATS: dict[str, tuple[str, str, dict[str, str]]] = {
+    ".mp4": ("mp4", "libx264", {"preset": "veryfast", "crf": "20"}),
+    ".mkv": ("matroska", "libx264", {"preset": "veryfast", "crf": "20"}),
+    ".webm": ("webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "28", "b": "0"}),
+}
+
+
+def write_film(film: Film, path: str | Path, size: int = REFERENCE_SIDE, layers: Layers | None = None) -> Path:
+    """Write a film as mp4, mkv (H.264) or webm (VP9), as the suffix says, square, `size` pixels wide.
+
+    Raises: VideoError for another suffix, or an encoder that this build of PyAV lacks.
+    """
+    path = Path(path)
+    _encode(film, str(path), path.suffix, size, layers)
+    return path
+
+
+def film_bytes(film: Film, suffix: str = ".mp4", size: int = REFERENCE_SIDE, layers: Layers | None = None) -> bytes:
+    """Return a film as the bytes of a video file.
+
+    Raises: VideoError as `write_film`.
+    """
+    stream = io.BytesIO()
+    _encode(film, stream, suffix, size, layers)
+    return stream.getvalue()
+
+
+def _encode(film: Film, target: str | io.BytesIO, suffix: str, size: int, layers: Layers | None) -> None:
+    if suffix not in FORMATS:
+        raise VideoError(f"the suffix {suffix!r} arrived; expected one of {', '.join(FORMATS)}; rename the file")
+    container_name, codec, options = FORMATS[suffix]
+    if codec not in av.codecs_available:
+        raise VideoError(f"encoder {codec} is not in this build of PyAV; expected it to be; choose another suffix")
+    rate = Fraction(film.spec.fps).limit_denominator(1000)
+    with av.open(target, "w", format=container_name) as container:
+        stream: Any = container.add_stream(codec, rate=rate, width=size, height=size, pix_fmt="yuv420p")
+        stream.codec_context.options = options
+        for number, pixels in enumerate(film_frames(film, size, layers=layers)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

@@ -1,0 +1,114 @@
+"""Many questions behind one film: each sees the film and itself, none sees another; only answers are learned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from longtake.core.chat import IGNORE_LABEL
+
+FILM = 0
+PADDING = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PackedText:
+    """The text around one film, as ids: what stands before it, what follows it, and each question with its answer."""
+
+    before: list[int]
+    after: list[int]
+    questions: list[tuple[list[int], list[int]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """A batch as the language model reads it.
+
+    embeds: [B, L, D]. positions, labels: [B, L]. mask: bool [B, 1, L, L], true where a row may look.
+    """
+
+    embeds: Float[Tensor, "B L D"]
+    positions: Int64[Tensor, "B L"]
+    labels: Int64[Tensor, "B L"]
+    mask: Bool[Tensor, "B 1 L L"]
+
+
+def spread_positions(
+    count: int, first: int, longest: int, generator: torch.Generator, dense_share: float = 0.5
+) -> Int64[Tensor, "N"]:
+    """Place visual tokens at ascending positions from `first` on, as if the film were longer than it is.
+
+    A share of the films keeps consecutive positions; the others are spread over a random part of `longest`, uniform
+    in its logarithm. A model that is trained so meets the positions of long films without their tokens.
+    """
+    if longest <= count or float(torch.rand((), generator=generator)) < dense_share:
+        return first + torch.arange(count)
+    share = float(torch.rand((), generator=generator))
+    span = round(count * (longest / count) ** share)
+    return first + torch.randperm(span, generator=generator)[:count].sort().values
+
+
+def pack(
+    embed: torch.nn.Module,
+    films: Sequence[Float[Tensor, "N D"]],
+    texts: Sequence[PackedText],
+    longest: int,
+    generator: torch.Generator,
+) -> PackedBatch:
+    """Lay out films and their questions, padded on the right.
+
+    Every question starts at the position right behind the film's text, as it would if it were the only one.
+    """
+    rows = [_row(len(film), text, longest, generator) for film, text in zip(films, texts, strict=True)]
+    length = max(len(row.ids) for row in rows)
+    ids, positions, labels, blocks = (
+        torch.stack([_padded(getattr(row, name), length, fill) for row in rows])
+        for name, fill in (("ids", 0), ("positions", 0), ("labels", IGNORE_LABEL), ("blocks", PADDING))
+    )
+    embeds = embed(ids)
+    for sample, (film, text) in enumerate(zip(films, texts, strict=True)):
+        start = len(text.before)
+        embeds[sample, start : start + len(film)] = film.to(embeds.dtype)
+    return PackedBatch(embeds, positions, labels, block_mask(blocks))
+
+
+def block_mask(blocks: Int64[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:
+    """Let each row look back at the film's part and at its own question; padding looks at itself alone."""
+    row, column = blocks.unsqueeze(2), blocks.unsqueeze(1)
+    length = blocks.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=blocks.device).tril()
+    seen = (column == FILM) | (column == row)
+    itself = torch.eye(length, dtype=torch.bool, device=blocks.device)
+    return ((causal & seen & (row != PADDING)) | itself).unsqueeze(1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Row:
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    blocks: Tensor
+
+
+def _row(num_visual: int, text: PackedText, longest: int, generator: torch.Generator) -> _Row:
+    before = torch.arange(len(text.before))
+    visual = spread_positions(num_visual, len(before), longest, generator)
+    start = (int(visual[-1]) if num_visual else len(before) - 1) + 1
+    ids = [*text.before, *[0] * num_visual, *text.after]
+    labels = [IGNORE_LABEL] * len(ids)
+    positions = [before, visual, start + torch.arange(len(text.after))]
+    blocks = [FILM] * len(ids)
+    for number, (question, answer) in enumerate(text.questions, start=1):
+        ids += question + answer
+        labels += [IGNORE_LABEL] * len(question) + answer
+        positions.append(start + len(text.after) + torch.arange(len(question) + len(answer)))
+        blocks += [number] * (len(question) + len(answer))
+    return _Row(torch.tensor(ids), torch.cat(positions), torch.tensor(labels), torch.tensor(blocks))
+
+
+def _padded(values: Tensor, length: int, fill: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, length - len(values)), value=fill)

@@ -1,0 +1,120 @@
+"""First step of the tiny model: its tower learns to name what a clip shows, from merged tokens alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from longtake.core.config import StrictConfig
+from longtake.core.protocols import Compressed
+from longtake.methods.compress.tome import ToMe
+from longtake.nn.vision.umt import UmtTower
+from longtake.train.film_clips import CLASSES, CLIP_FRAMES, ClipStream
+
+NOTHING_WEIGHT = 0.1
+Report = Callable[[dict[str, float]], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VisionRecipe(StrictConfig):
+    """How long and how fast the tower learns.
+
+    budgets: tokens a frame that the clips are merged to, in turn. patch_weight: share of the loss over single patches.
+    learning_rate falls along a cosine.
+    """
+
+    steps: int = 1500
+    films: int = 4
+    clips_per_film: int = 9
+    learning_rate: float = 2e-3
+    warmup_steps: int = 60
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    budgets: tuple[int, ...] = (1, 1, 4)
+    patch_weight: float = 1.0
+    report_every: int = 50
+
+
+class ReadOut(nn.Module):
+    """One linear head for each kind of thing that a frame can show; thrown away after training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in CLASSES.items()})
+
+    def forward(
+        self, tokens: Float[Tensor, "K M D"], labels: Int64[Tensor, "K M C"]
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """Return the sum of the heads' losses, and each head's accuracy where there is something to name."""
+        total, accuracy = tokens.new_zeros(()), {}
+        for i, (name, head) in enumerate(self.heads.items()):
+            logits, wanted = head(tokens).flatten(0, 1), labels[..., i].flatten()
+            # Most frames show nothing of a kind: counted in full, that would be all that is learned at first.
+            weight = torch.where(wanted > 0, 1.0, NOTHING_WEIGHT)
+            total = total + (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+            something = wanted > 0
+            right = (logits.argmax(-1) == wanted)[something].float()
+            accuracy[name] = float(right.mean()) if len(right) else math.nan
+        return total, accuracy
+
+
+def token_labels(compressed: Compressed, labels: Int64[Tensor, "K F C"]) -> Int64[Tensor, "K M C"]:
+    """Give each merged token the labels of the frame that most of its patches come from."""
+    target, num_tokens = compressed.reduction.target, compressed.reduction.num_targets
+    num_frames = labels.shape[1]
+    frame = torch.arange(target.shape[1]) // (target.shape[1] // num_frames)
+    counts = torch.zeros(len(target), num_tokens * num_frames, dtype=torch.int64)
+    counts.scatter_add_(1, target * num_frames + frame, torch.ones_like(target))
+    strongest = counts.unflatten(1, (num_tokens, num_frames)).argmax(-1)  # [K, M]
+    return labels.gather(1, strongest.unsqueeze(-1).expand(-1, -1, labels.shape[-1]))
+
+
+def card_means(patches: Float[Tensor, "K N D"], inside: Int64[Tensor, "K N C"]) -> Float[Tensor, "K F D"]:
+    """Average the patches of each frame's card; a frame without a card is averaged whole."""
+    frames, on_card = (t.unflatten(1, (CLIP_FRAMES, -1)) for t in (patches, (inside[..., 0] > 0).float()))
+    weight = on_card + (on_card.sum(-1, keepdim=True) == 0)
+    return (frames * weight.unsqueeze(-1)).sum(2) / weight.sum(2, keepdim=True)
+
+
+def learning_rate_share(step: int, warmup: int, steps: int) -> float:
+    """Return the share of the full learning rate: a line up, then half a cosine down to a fiftieth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train_vision(tower: UmtTower, recipe: VisionRecipe, stream: ClipStream, report: Report) -> ReadOut:
+    """Train a tower in place; return the heads that read it."""
+    reader = ReadOut(tower.width)
+    parameters = [*tower.parameters(), *reader.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    grid = tower.grid(CLIP_FRAMES)
+    tower.train()
+    for step in range(recipe.steps):
+        films = [stream(step * recipe.films + i, recipe.clips_per_film) for i in range(recipe.films)]
+        pixels, labels = torch.cat([film.pixels for film in films]), torch.cat([film.labels for film in films])
+        share = learning_rate_share(step, recipe.warmup_steps, recipe.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * share
+        patches = tower.encode_together(pixels)
+        compressed = ToMe(tokens_per_frame=recipe.budgets[step % len(recipe.budgets)])(patches, grid)
+        loss, accuracy = reader(compressed.features, token_labels(compressed, labels))
+        inside = torch.cat([film.patch_labels(grid.rows) for film in films])
+        # Each patch of a card has to know the whole card: then any merging of them does.
+        loss = loss + recipe.patch_weight * reader(patches, inside)[0]
+        # The card as a whole is the easiest to name: this is what gets learning under way.
+        loss = loss + reader(card_means(patches, inside), labels)[0]
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        optimizer.step()
+        if step % recipe.report_every == 0 or step == recipe.steps - 1:
+            report({"step": step, "loss": float(loss.detach())} | accuracy)
+    tower.eval()
+    return reader
