@@ -14,7 +14,7 @@ def run(
     video: str, budget: Budget, start_s: float | None, end_s: float | None, model: dict[str, Any], as_json: bool
 ) -> None:
     """Read questions line by line until the input ends."""
-    from longtake.cli.models import RANDOM_NOTICE, load_model
+    from longtake.cli.models import RANDOM_NOTICE, load_model, selector_for
     from longtake.engine.ask import Chat
 
     if model["name"] is None and model["recipe"] is None:
@@ -22,7 +22,8 @@ def run(
     with waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     with progress_bars(quiet=as_json) as advance:
-        chat = Chat(video, loaded, budget, start_s=start_s, end_s=end_s, on_progress=advance)
+        selector = selector_for(loaded, model)
+        chat = Chat(video, loaded, budget, start_s=start_s, end_s=end_s, selector=selector, on_progress=advance)
     err.print(f"{chat.memory.num_frames} frames read. Ask; an empty line or Ctrl-D ends.")
     while True:
         try:

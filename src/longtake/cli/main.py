@@ -34,6 +34,11 @@ Reduce = Annotated[Optional[str], typer.Option(help="Drop visual tokens between 
 Recipe = Annotated[Optional[str], typer.Option(help="Build the model by this Python function: module:function.")]  # noqa: UP045
 Settings = Annotated[Optional[list[str]], typer.Option("--set", help="A field of a method: reduce.kind=uniform.")]  # noqa: UP045
 
+Preset = Annotated[Optional[str], typer.Option(help="Take architecture and methods from a preset's name.")]  # noqa: UP045
+Untuned = Annotated[bool, typer.Option(help="Accept methods that the weights were not tuned for.")]
+Select = Annotated[Optional[str], typer.Option(help="Answer from the frames that this method selects: qc-comp.")]  # noqa: UP045
+FramesKept = Annotated[int, typer.Option(help="With --select: so many frames.")]
+
 
 def _version(wanted: bool) -> bool:
     if wanted:
@@ -70,9 +75,12 @@ def _model(
     compress: str | None,
     reduce: str | None,
     settings: list[str] | None,
+    preset: str | None = None,
+    untuned: bool = False,
+    select: tuple[str | None, int] = (None, 512),
 ) -> dict[str, Any]:
-    values = {"name": name, "recipe": recipe, "dtype": dtype, "device": device}
-    return values | {"compress": compress, "reduce": reduce, "settings": settings or []}
+    values = {"name": name, "recipe": recipe, "dtype": dtype, "device": device, "preset": preset, "untuned": untuned}
+    return values | {"compress": compress, "reduce": reduce, "select": select, "settings": settings or []}
 
 
 @app.command()
@@ -89,11 +97,16 @@ def ask(
     device: Device = None,
     compress: Compress = None,
     reduce: Reduce = None,
+    select: Select = None,
+    frames_kept: FramesKept = 512,
+    preset: Preset = None,
+    untuned: Untuned = False,
     settings: Settings = None,
     json: Json = False,
 ) -> None:
     """Answer a question about a video, with the spans that the answer rests on."""
-    parts = _model(model, recipe, dtype, device, compress, reduce, settings)
+    chosen = (select, frames_kept)
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
     _command("ask")(video, question, _budget(max_frames, max_new_tokens), start, end, parts, json)
 
 
@@ -110,12 +123,67 @@ def chat(
     device: Device = None,
     compress: Compress = None,
     reduce: Reduce = None,
+    select: Select = None,
+    frames_kept: FramesKept = 512,
+    preset: Preset = None,
+    untuned: Untuned = False,
     settings: Settings = None,
     json: Json = False,
 ) -> None:
     """Ask several questions about a video, which is encoded once."""
-    parts = _model(model, recipe, dtype, device, compress, reduce, settings)
+    chosen = (select, frames_kept)
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
     _command("chat")(video, _budget(max_frames, max_new_tokens), start, end, parts, json)
+
+
+@app.command()
+def explain(
+    video: Video,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    out: Annotated[str, typer.Option(help="Where the picture goes: .png, .pdf or .svg.")] = "heat.png",
+    model: Model = None,
+    recipe: Recipe = None,
+    max_frames: MaxFrames = 512,
+    start: Start = None,
+    end: End = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    reduce: Reduce = None,
+    frames_kept: FramesKept = 512,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Draw what a question looks at: relevance over time, the top frames, tokens spent per frame and layer."""
+    chosen = ("qc_comp", frames_kept)
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
+    _command("explain")(video, question, out, _budget(max_frames, 1), start, end, parts, json)
+
+
+@app.command()
+def bias(
+    video: Video,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    needle: Annotated[Optional[str], typer.Option(help="A video whose first clip is hidden in it.")] = None,  # noqa: UP045
+    out: Annotated[str, typer.Option(help="Where the picture goes: .png, .pdf or .svg.")] = "bias.png",
+    rounds: Annotated[int, typer.Option(help="How many shufflings, and how many depths of the needle.")] = 16,
+    model: Model = None,
+    recipe: Recipe = None,
+    max_frames: MaxFrames = 512,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    reduce: Reduce = None,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Measure how much selection depends on position: a null video, shuffled clips, a needle at every depth."""
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, ("qc_comp", 512))
+    _command("bias")(video, question, needle, out, rounds, _budget(max_frames, 1), parts, json)
 
 
 @app.command()

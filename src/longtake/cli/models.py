@@ -15,6 +15,7 @@ from longtake.core.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from longtake.engine.select import Selector
     from longtake.models.loaded import LoadedModel
 
 RANDOM_NOTICE = (
@@ -31,8 +32,13 @@ def load_model(
     settings: Sequence[str] = (),
     recipe: str | None = None,
     compress: str | None = None,
+    preset: str | None = None,
+    untuned: bool = False,
+    select: tuple[str | None, int] = (None, 512),
 ) -> LoadedModel:
     """Load the named model, the one that a recipe builds, or the tiny random one, and set its methods.
+
+    What `select` names is built by `selector_for`; its settings are only taken out of the others here.
 
     Raises: CheckpointError; ConfigError for an unknown recipe, method, setting, dtype or device.
     """
@@ -41,6 +47,13 @@ def load_model(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    if preset is not None and name is None:
+        raise ConfigError(
+            f"a preset {preset} arrived without a model; expected the folder of its weights; pass --model"
+        )
+    reducer = None if reduce is None else build_method("reduce", reduce, values.pop("reduce", {}))
+    if select[0] is not None:
+        values.pop("select", None)
     if recipe is not None:
         if name is not None:
             raise ConfigError(f"a model {name} and a recipe {recipe} arrived; expected one of the two; drop one")
@@ -52,14 +65,38 @@ def load_model(
     else:
         from longtake.convert.load import load
 
-        loaded = load(name, dtype=dtype, device=device)
-    if reduce is not None:
-        loaded.model.reducer = build_method("reduce", reduce, values.pop("reduce", {}))
+        loaded = load(name, dtype=dtype, device=device, preset=preset, reducer=reducer, untuned=untuned)
+    if reducer is not None:
+        loaded.model.reducer = reducer
     if compress is not None or "compress" in values:
         loaded.model.compressor = build_method("compress", compress or "tome", values.pop("compress", {}))
     if values:
-        raise ConfigError(f"--set names {sorted(values)}; expected compress.FIELD=… or, with --reduce, reduce.FIELD=…")
+        raise ConfigError(
+            f"--set names {sorted(values)}; expected compress.FIELD=…, with --reduce reduce.FIELD=…, or with --select "
+            "select.FIELD=…"
+        )
     return loaded
+
+
+def selector_for(loaded: LoadedModel, model: dict[str, Any]) -> Selector | None:
+    """Build the selector that was asked for; none if none was.
+
+    Raises: ConfigError for an unknown method or field.
+    """
+    from longtake.core.registry import find
+    from longtake.engine.select import selector_of
+
+    name, frames_kept = model["select"]
+    if name is None:
+        return None
+    find("select", name)
+    fields = parse_settings(model["settings"]).get("select", {})
+    try:
+        return selector_of(loaded, frames_kept, fields)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} cannot take {fields} ({error}); expected numbers, lists or names; see its fields"
+        ) from error
 
 
 def find_dtype(name: str) -> torch.dtype | None:

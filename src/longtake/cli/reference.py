@@ -28,7 +28,9 @@ ANSWER = """\
 `ask`, `chat` and `demo` write `answer` (text), `evidence` (a list of `start_s`, `end_s`, `score`, strongest first; the
 score is the span's share of the attention to the video), `finish_reason` (`stop` or `length`) and `ledger`: `stages`
 (by name: `seconds`, `bytes`, `tokens`), `total_s`, `unstaged_s` (what the stages leave of the total),
-`peak_memory_bytes` (of the process) and `notes` (decoder, device, dtype, and what was lost on the way).
+`peak_memory_bytes` (of the process) and `notes` (decoder, device, dtype, and what was lost on the way). With
+`--select` the evidence are the spans that were selected, a score is a span's peak relevance over the video's mean, and
+`evidence_kind` is `relevance`.
 """
 OTHER_CODES = (
     (0, "", "Done."),

@@ -18,7 +18,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from longtake.convert.config_reader import config_from_dict, read_config
 from longtake.convert.integrity import WeightFiles, check_checkpoint, weights_identity
 from longtake.convert.key_map import EMBEDDING, HEAD, rename_to_ours
+from longtake.convert.tuned import attach_methods, check_preset, check_tuned
 from longtake.core.errors import CheckpointError, StorageError
+from longtake.core.protocols import LayerCompressor
 from longtake.models.configuration import VideoChatFlashConfig
 from longtake.models.gate import check_names, check_values
 from longtake.models.loaded import LoadedModel
@@ -36,6 +38,8 @@ def load(
     name_or_folder: str | Path,
     *,
     preset: str | None = None,
+    reducer: LayerCompressor | None = None,
+    untuned: bool = False,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     device_map: str | dict[str, Any] | None = None,
@@ -45,10 +49,12 @@ def load(
 
     Every tensor is checked by name, shape and value; nothing is initialised at random. dtype, device_map and
     quantization_config mean what they mean in transformers; device moves the model after loading. preset takes the
-    architecture from a released preset instead of the folder's config.json.
+    architecture and methods from a released preset instead of the folder's config.json. reducer replaces what the
+    configuration says about dropping tokens. untuned: accept methods that the weights were not tuned for.
 
-    Raises: CheckpointError if the checkpoint is not on this machine and the hub is out of reach, or if any file or
-        tensor of it is missing, renamed, wrongly shaped, empty or not finite.
+    Raises: CheckpointError if the checkpoint is not on this machine and the hub is out of reach, if any file or
+        tensor of it is missing, renamed, wrongly shaped, empty or not finite, or if the weights were tuned for other
+        methods than the preset's or the given reducer.
 
     Example: `longtake.load("OpenGVLab/VideoChat-Flash-Qwen2_5-2B_res448", dtype="bfloat16", device="cuda")`
     """
@@ -56,6 +62,10 @@ def load(
         raise CheckpointError("device and device_map arrived together; expected one of the two; drop one")
     folder = _local_folder(str(name_or_folder))
     config = read_config(folder) if preset is None else find_preset(preset).config()
+    if not untuned:
+        if preset is not None:
+            check_preset(folder, preset, config)
+        check_tuned(config, reducer)
     weights = check_checkpoint(folder, config)
     tokenizer = load_tokenizer(folder, config)
     options: dict[str, Any] = {"dtype": _check_dtype(dtype), "local_files_only": True}
@@ -74,6 +84,9 @@ def load(
         ) from error
     if device is not None:
         model = model.to(torch.device(device))
+    attach_methods(model)
+    if reducer is not None:
+        model.reducer = reducer
     identity = _fingerprint(config, weights, model.dtype, quantization_config)
     return LoadedModel(model.eval(), tokenizer, model.config, identity)
 
@@ -192,14 +205,28 @@ def _local_folder(name: str) -> Path:
     if folder.is_file():
         raise CheckpointError(f"{name} is a file; expected the folder of a checkpoint; pass the folder that holds it")
     if name in PRESETS:
-        return _from_hub(PRESETS[name].repository)
+        return _from_hub(_repository(name))
     parts = name.split("/")
     if len(parts) != 2 or not all(parts) or name.startswith((".", "~")):
         raise CheckpointError(
             f"there is no folder {name}; expected a local folder, a hub name such as "
-            f"{PRESETS['videochat_flash_2b'].repository} or one of {', '.join(PRESETS)}; check the spelling"
+            f"{_repository('videochat_flash_2b')} or one of {', '.join(PRESETS)}; check the spelling"
         )
     return _from_hub(name)
+
+
+def _repository(name: str) -> str:
+    """Return where a preset's checkpoint lives.
+
+    Raises: CheckpointError if no hub holds it.
+    """
+    repository = PRESETS[name].repository
+    if repository is None:
+        raise CheckpointError(
+            f"{name} is no hub repository: its weights are released as an archive; expected a folder on this machine; "
+            f"unpack model.safetensors beside the tokenizer files and pass that folder with the preset {name}"
+        )
+    return repository
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

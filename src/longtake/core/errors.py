@@ -57,3 +57,9 @@ class StorageError(LongtakeError):
     """A file could not be written (disk full, read-only); what was there before is whole."""
 
     exit_code = 9
+
+
+class TrainingError(LongtakeError):
+    """Training cannot go on: the loss is not finite, too many samples are broken, or a run does not fit its data."""
+
+    exit_code = 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -90,7 +90,8 @@ class VideoMemory:
 
     frame_pts_s: float64 [K, F], the presentation time of each encoded frame. duration_s: of the part that was
     sampled. source: what was opened, for people. settings: sampling, model and method settings that shaped the
-    tokens. warnings: what was lost on the way (damaged packets, missing frames).
+    tokens. warnings: what was lost on the way (damaged packets, missing frames). kept: what later stages keep about
+    the video for the next question; never saved, and empty in a copy.
     """
 
     tokens: VisualTokens
@@ -99,6 +100,7 @@ class VideoMemory:
     source: str
     settings: Mapping[str, object]
     warnings: tuple[str, ...] = ()
+    kept: dict[str, object] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @property
     def num_frames(self) -> int:
@@ -115,11 +117,14 @@ class VideoMemory:
 class Answer:
     """Text with the spans that it rests on.
 
-    evidence: spans of the video whose tokens survived to the last layer, strongest first. ledger: what each stage
-    cost, as `engine.ledger.Ledger.to_dict` returns it.
+    evidence: spans of the video, strongest first; evidence_kind says what they are: `attention`, spans whose tokens
+    survived to the last layer, with their share of the attention; `relevance`, the spans that a selector chose, with
+    their peak relevance over the video's mean. ledger: what each stage cost, as `engine.ledger.Ledger.to_dict`
+    returns it.
     """
 
     text: str
     evidence: tuple[Span, ...]
     ledger: Mapping[str, object]
     finish_reason: str
+    evidence_kind: Literal["attention", "relevance"] = "attention"

@@ -15,6 +15,7 @@ from longtake.engine.evidence import frame_mass, spans, token_attention
 from longtake.engine.ingest import Progress, Source, ingest
 from longtake.engine.ledger import Ledger
 from longtake.engine.limits import memory_errors
+from longtake.engine.select import Selector, select, selected_prompt, subset
 from longtake.media.sampling import SamplingRule
 from longtake.media.video import Video
 from longtake.models.generation import Step
@@ -58,6 +59,7 @@ def ask(
     rule: SamplingRule | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
+    selector: Selector | None = None,
     later: tuple[Turn, ...] = (),
     temperature: float = 0.0,
     seed: int | None = None,
@@ -68,8 +70,9 @@ def ask(
 ) -> Answer:
     """Answer a question about a video, a picture, or a memory made before.
 
-    rule, start_s, end_s: as in `ingest`. later: the turns of a conversation after this question. on_token is given
-    each new piece of the answer; chunk_size bounds the rows of a prefill step.
+    rule, start_s, end_s: as in `ingest`. selector: answer from the frames that the question looks at most; they are
+    the evidence then. later: the turns of a conversation after this question. on_token is given each new piece of the
+    answer; chunk_size bounds the rows of a prefill step.
 
     Raises: PromptError for an empty question, a placeholder in it, or a prompt that does not fit the context (the
         message says by how much, and which max_frames would fit); VideoError, BudgetError as ingest does.
@@ -83,14 +86,42 @@ def ask(
             video, model, budget, rule=rule, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=on_progress
         )
     writing = _Writing(temperature=temperature, seed=seed, chunk_size=chunk_size, on_token=on_token)
-    text, evidence, reason = _write(memory, question, model, budget, later, writing, ledger)
     for warning in memory.warnings:
         ledger.note(warning)
+    shown, prompt, evidence = memory, "", None
+    if selector is not None:
+        shown, prompt, evidence = _choose(memory, question, model, budget, selector, later, ledger)
+    text, found, reason = _write(
+        shown, prompt or _prompt(memory, question, later), model, budget, evidence, writing, ledger
+    )
     ledger.close()
-    return Answer(text=text, evidence=evidence, ledger=ledger.to_dict(), finish_reason=reason)
+    kind = "attention" if evidence is None else "relevance"
+    return Answer(text=text, evidence=found, ledger=ledger.to_dict(), finish_reason=reason, evidence_kind=kind)
+
+
+def _choose(
+    memory: VideoMemory,
+    question: str,
+    model: LoadedModel,
+    budget: Budget,
+    selector: Selector,
+    later: tuple[Turn, ...],
+    ledger: Ledger,
+) -> tuple[VideoMemory, str, tuple[Span, ...] | None]:
+    """Select frames: the memory of them, their prompt and the spans they are; nothing is chosen where all stay."""
+    with ledger.stage("select") as cost, memory_errors(memory.num_frames, model):
+        chosen = select(memory, question, model, selector, later=later, limit_gb=budget.memory_gb)
+        if chosen is None:
+            return memory, "", None
+        cost.add(tokens=len(memory.tokens))
+        shown = subset(memory, chosen.clips)
+    for note in (f"{shown.num_frames} of {memory.num_frames} frames were selected", *chosen.warnings):
+        ledger.note(note)
+    return shown, selected_prompt(memory, chosen, question, later, selector), chosen.spans(memory)
 
 
 def _prompt(memory: VideoMemory, question: str, later: tuple[Turn, ...]) -> str:
+    """Write the prompt of a question about everything that a memory holds."""
     if memory.settings.get("kind") == "image":
         return render_chat([Turn("user", f"{PLACEHOLDER}\n{check_question(question)}"), *later])
     return video_prompt(question, memory.duration_s, memory.num_frames, later)
@@ -129,16 +160,16 @@ class _Writing:
 
 def _write(
     memory: VideoMemory,
-    question: str,
+    prompt: str,
     model: LoadedModel,
     budget: Budget,
-    later: tuple[Turn, ...],
+    evidence: tuple[Span, ...] | None,
     writing: _Writing,
     ledger: Ledger,
 ) -> tuple[str, tuple[Span, ...], str]:
-    """Prefill, take the evidence, and write the answer token by token."""
+    """Prefill, take the evidence unless it is known, and write the answer token by token."""
     with ledger.stage("prefill") as cost:
-        ids = prompt_ids(model.tokenizer, _prompt(memory, question, later))
+        ids = prompt_ids(model.tokenizer, prompt)
         start = int((ids == PLACEHOLDER_ID).nonzero()[0])
         check_fits(memory, len(ids) - 1, model.config.context_length)
         features = memory.tokens.features.to(device=model.model.input_device, dtype=model.dtype)
@@ -156,8 +187,9 @@ def _write(
         with memory_errors(memory.num_frames, model):
             step: Step = next(steps)
     with ledger.stage("evidence"):
-        mass = token_attention(model, step.walked, start, len(features))
-        found = spans(memory, frame_mass(memory, mass))
+        if evidence is None:
+            mass = token_attention(model, step.walked, start, len(features))
+            evidence = spans(memory, frame_mass(memory, mass))
     with ledger.stage("decode_text") as cost, memory_errors(memory.num_frames, model):
         stream, reason = TextStream(model.tokenizer), "length"
         current: Step | None = step
@@ -169,7 +201,7 @@ def _write(
             cost.add(tokens=1)
             current = next(steps, None)
         writing.show(stream.rest())
-    return stream.text.strip(), found, reason
+    return stream.text.strip(), evidence, reason
 
 
 class Chat:
@@ -183,9 +215,10 @@ class Chat:
         *,
         start_s: float | None = None,
         end_s: float | None = None,
+        selector: Selector | None = None,
         on_progress: Progress | None = None,
     ) -> None:
-        self.model, self.budget = model, budget or Budget()
+        self.model, self.budget, self.selector = model, budget or Budget(), selector
         if isinstance(video, VideoMemory):
             self.memory = video
         else:
@@ -199,6 +232,14 @@ class Chat:
         """
         check_question(question)
         turns = [*self.turns, Turn("user", question)]
-        answer = ask(self.memory, turns[0].text, self.model, self.budget, later=tuple(turns[1:]), on_token=on_token)
+        answer = ask(
+            self.memory,
+            turns[0].text,
+            self.model,
+            self.budget,
+            selector=self.selector,
+            later=tuple(turns[1:]),
+            on_token=on_token,
+        )
         self.turns = [*turns, Turn("assistant", answer.text)]
         return answer

@@ -24,9 +24,11 @@ class SamplingRule(StrictConfig):
     kind: `dynamic_fps1` takes `fps` frames a second in whole groups of `frame_multiple`, at the middle of equal
     intervals, within the limits; `middle` takes as many as the limit says; `rand` does so at a random place of each
     interval; `fps` takes `fps` frames a second at the centre of each second's share. min_wins: whether the lower
-    limit beats the upper one, and a limit that is no multiple is taken as it is (released behaviour).
+    limit beats the upper one, and a limit that is no multiple is taken as it is (released behaviour). fill: which
+    frames are read again where there are too few for a group: the `last`, or all of them evenly (`spread`); `minimum`
+    spreads them until there are `min_frames`.
 
-    Source: VideoChat-Flash evaluation loader.
+    Source: VideoChat-Flash evaluation loader; XComp's one spreads.
     """
 
     kind: Literal["dynamic_fps1", "middle", "rand", "fps"] = "dynamic_fps1"
@@ -34,10 +36,13 @@ class SamplingRule(StrictConfig):
     frame_multiple: int = 8
     min_frames: int = 64
     min_wins: bool = False
+    fill: Literal["last", "spread", "minimum"] = "last"
 
     def __post_init__(self) -> None:
         if self.kind not in ("dynamic_fps1", "middle", "rand", "fps"):
             raise ConfigError(f"kind is {self.kind!r}; expected dynamic_fps1, middle, rand or fps; choose one")
+        if self.fill not in ("last", "spread", "minimum"):
+            raise ConfigError(f"fill is {self.fill!r}; expected last, spread or minimum; choose one")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ConfigError(f"fps is {self.fps}; expected a positive number; raise it")
         if self.frame_multiple < 1 or self.min_frames < 0:
@@ -47,6 +52,7 @@ class SamplingRule(StrictConfig):
 
 
 RELEASED = SamplingRule(min_wins=True)
+XCOMP_RELEASED = SamplingRule(fps=8.0, min_frames=128, min_wins=True, fill="minimum")
 
 
 class Sampled(NamedTuple):
@@ -114,7 +120,18 @@ def frame_indices(
     count = frame_count(num_frames, num_frames / fps, rule, max_frames)
     if rule.kind == "rand":
         return _random_indices(num_frames, count, seed)
-    return interval_middles(num_frames, count)
+    if rule.fill == "last":
+        return interval_middles(num_frames, count)
+    found = interval_middles(num_frames, count) if num_frames >= count else spread(list(range(num_frames)), count)
+    return spread(found, rule.min_frames) if rule.fill == "minimum" and len(found) < rule.min_frames else found
+
+
+def spread(frames: list[int], count: int) -> list[int]:
+    """Repeat frames evenly, in order, until there are `count`.
+
+    Source: XComp inference loader.
+    """
+    return [frames[index * len(frames) // count] for index in range(count)]
 
 
 def _random_indices(num_frames: int, count: int, seed: int | None) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.core.errors import ConfigError
+from longtake.core.errors import ConfigError, PromptError
 from longtake.core.protocols import LayerCompressor
 from longtake.methods.select.qc_comp import QcComp, stitch, window_scores
 from longtake.nn.language.cache import RaggedCache
@@ -49,6 +49,17 @@ class ClipScorer:
         self.reducer = reducer
         self.layers = method.layers(len(language.layers))
 
+    def num_bytes(self, num_visual: int) -> int:
+        """Predict the bytes of keys and values that keeping so many visual tokens costs."""
+        depth, config = len(self.language.layers), self.language.config
+        stages = dict(self.reducer.schedule(depth, num_visual)) if self.reducer and num_visual else {}
+        alive, total = num_visual, 0
+        for layer in range(self.layers.stop):
+            alive = stages.get(layer, alive)
+            total += alive
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * total * config.num_key_value_heads * head_dim * self.language.embed_tokens.weight.itemsize
+
     @torch.no_grad()
     def read(
         self, prefix: Float[Tensor, "P D"], visual: Float[Tensor, "N D"], num_clips: int, chunk_size: int | None = None
@@ -81,7 +92,16 @@ class ClipScorer:
 
         text: the embedded tokens after the video, up to the assistant's turn. rows: which of them are the question.
         The chunk is left as it was.
+
+        Raises: PromptError if `rows` is empty or longer than the text; ConfigError if the reducer leaves no whole
+            clips.
         """
+        first, last, _ = rows.indices(len(text))
+        if first >= last or (rows.stop is not None and rows.stop > len(text)):
+            raise PromptError(
+                f"the question is said to be tokens {rows.start} to {rows.stop} of the {len(text)} after the video; "
+                "expected at least one of them; give the span of the question"
+            )
         found: list[Tensor] = []
 
         def observe(index: int, hidden: Tensor) -> None:
@@ -106,7 +126,20 @@ class ClipScorer:
         query, text = (project_heads(layer, normed, name)[0] for name in ("q_proj", "k_proj"))
         assert cache.keys is not None
         length = cache.lengths[0]
+        if (length - chunk.num_prefix) % chunk.num_clips:
+            raise ConfigError(
+                f"{length - chunk.num_prefix} visual tokens are alive in layer {index} for {chunk.num_clips} clips; "
+                "expected as many for each; use a reducer that treats all frames alike (lp_comp), or none"
+            )
         positions = torch.arange(length, device=hidden.device).unsqueeze(0)
         cos, sin = rotation_at(self.language, hidden, positions)
         keys = rotate(cache.keys[0, :, :length], cos[0], -sin[0])
         return query, keys[:, : chunk.num_prefix], keys[:, chunk.num_prefix :], text
+
+
+def ranks_by_place(reducer: LayerCompressor | None, num_layers: int, num_visual: int) -> LayerCompressor | None:
+    """Return the reducer if it chooses tokens by their place alone, else none: reading must not need a question."""
+    if reducer is None:
+        return None
+    stages = reducer.schedule(num_layers, num_visual)
+    return None if any(reducer.needs_attention(stage) for stage in range(len(stages))) else reducer

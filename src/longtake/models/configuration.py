@@ -46,7 +46,8 @@ class VideoChatFlashConfig(Qwen2Config):
 
     Unknown keys of released files are kept and have no effect, as in any Hugging Face configuration. `vision` holds
     shapes that no released name stands for (tiny models): kind, image_size, patch_size, width, depth, heads,
-    frames_per_clip, pretrained_grid, pretrained_frames; mlp_ratio or mlp_hidden.
+    frames_per_clip, pretrained_grid, pretrained_frames; mlp_ratio or mlp_hidden. `methods` says which methods the
+    weights were tuned for, by kind (`compress`, `reduce`, `select`): a `name` and the method's fields.
 
     Raises: ConfigError on a tower, connector or vision key that is not known.
     Source: config.json of the released repositories; the tower is chosen by substring, in this order.
@@ -72,6 +73,7 @@ class VideoChatFlashConfig(Qwen2Config):
     llm_compress_layer_list: list | tuple = (8, 16, 24)
     llm_image_token_ratio_list: list | tuple = (1.0, 0.5, 0.25, 0.125)
     vision: dict | None = None
+    methods: dict | None = None
 
     @property
     def text_config(self) -> Qwen2Config:

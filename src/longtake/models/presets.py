@@ -1,13 +1,17 @@
-"""The five released checkpoints as configurations, by name."""
+"""The released checkpoints as configurations, by name: VideoChat-Flash's five, and XComp's one in two forms."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from longtake.core.config import nearest_name
 from longtake.core.errors import ConfigError
+from longtake.methods.compress.tome import ToMe
+from longtake.methods.reduce.lp_comp import LpComp
+from longtake.methods.select.qc_comp import XCOMP_2B_RELEASED, XCOMP_CLEAN, QcComp
 from longtake.models.configuration import VideoChatFlashConfig
 
 _QWEN_7B: dict[str, object] = {
@@ -41,25 +45,47 @@ _COMMON: dict[str, object] = {
     "bos_token_id": 151643,
     "eos_token_id": 151645,
 }
+# The head is tied and its tensor may be absent; 4,096 frames are 65,536 tokens.
+_LONG: dict[str, object] = {
+    "max_position_embeddings": 131072,
+    "tokenizer_model_max_length": 131072,
+    "tie_word_embeddings": True,
+}
+
+
+def _xcomp_methods(select: QcComp, state_times: bool) -> dict[str, object]:
+    """Return the methods that XComp's weights were tuned for; the released files say nothing of them."""
+    return {
+        "methods": {
+            "compress": {"name": "tome", **ToMe(tokens_per_image=16).to_dict()},
+            "reduce": {"name": "lp_comp", **LpComp().to_dict()},
+            "select": {"name": "qc_comp", "state_times": state_times, **select.to_dict()},
+        }
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A released checkpoint: where it lives and its configuration's values."""
+    """A released checkpoint: where it lives (none: an archive that no hub holds) and its configuration's values."""
 
-    repository: str
+    repository: str | None
     values: Mapping[str, object]
 
     def config(self) -> VideoChatFlashConfig:
         """Build a fresh configuration."""
-        return VideoChatFlashConfig(**dict(self.values))  # pyright: ignore[reportArgumentType]
+        return VideoChatFlashConfig(**copy.deepcopy(dict(self.values)))  # pyright: ignore[reportArgumentType]
 
 
-def _preset(repository: str, *parts: dict[str, object]) -> Preset:
-    values: dict[str, object] = {}
-    for part in (*parts, _COMMON):
+def _preset(repository: str | None, *parts: dict[str, object]) -> Preset:
+    values = dict(_COMMON)
+    for part in parts:
         values |= part
-    return Preset(repository=f"OpenGVLab/{repository}", values=MappingProxyType(values))
+    return Preset(repository=repository and f"OpenGVLab/{repository}", values=MappingProxyType(values))
+
+
+def _xcomp(frames_per_clip: int, select: QcComp, state_times: bool) -> Preset:
+    clip: dict[str, object] = {"mm_local_num_frames": frames_per_clip}
+    return _preset(None, _QWEN_1_5B, _UMT_HD, _LONG, clip, _xcomp_methods(select, state_times))
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -69,6 +95,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "videochat_flash_7b": _preset("VideoChat-Flash-Qwen2-7B_res448", _QWEN_7B, _UMT_HD),
         "videochat_flash_7b_1m": _preset("VideoChat-Flash-Qwen2_5-7B-1M_res224", _QWEN_1M, _UMT),
         "videochat_flash_7b_internvideo2": _preset("VideoChat-Flash-Qwen2_5-7B_InternVideo2-1B", _QWEN_7B, _IV2),
+        # The released evaluation encodes 4 frames at once, though the weights were tuned with 8.
+        "xcomp_2b_released": _xcomp(4, XCOMP_2B_RELEASED, state_times=False),
+        "xcomp_clean": _xcomp(8, XCOMP_CLEAN, state_times=True),
     }
 )
 

@@ -1,20 +1,22 @@
-"""A tiny model of random numbers, for demos and tests. It is untrained: its answers are noise, its path is real."""
+"""Tiny models: one of random numbers for demos and tests, and the shape and tokenizer of one to be trained."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from longtake.models.configuration import VideoChatFlashConfig
 from longtake.models.loaded import LoadedModel
 from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+MOST_WORDS = 2000
 
 
 def tiny_config(**overrides: object) -> VideoChatFlashConfig:
@@ -60,6 +62,53 @@ def build_random(config: VideoChatFlashConfig | None = None, seed: int = 0) -> V
     return model.eval()
 
 
+def small_config(tokenizer: PreTrainedTokenizerBase) -> VideoChatFlashConfig:
+    """Return the shape of `longtake-tiny`: 64-pixel frames, a convolutional stem, one token a frame, 2.7 M weights."""
+    return tiny_config(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        # So long a base leaves most pairs of a head unturned over thousands of frames: what is there is found by what
+        # it is, not by where.
+        rope_theta=1e12,
+        tie_word_embeddings=True,
+        mm_hidden_size=128,
+        bos_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        vision={
+            "kind": "umt",
+            "image_size": 64,
+            "patch_size": 8,
+            "width": 128,
+            "depth": 3,
+            "heads": 4,
+            "stem": "convolution",
+            "pretrained_grid": 8,
+        },
+        methods={"compress": {"name": "tome", "tokens_per_frame": 1}},
+    )
+
+
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Build a tokenizer that has a token for every word of these texts, and one for every byte of any other."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MOST_WORDS,
+        min_frequency=1,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # A word is another token at the beginning of a line than behind a blank.
+    tokenizer.train_from_iterator([text for line in texts for text in (line, f" {line}")], trainer)
+    return _fast(tokenizer)
+
+
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """Build a tokenizer with one token a byte: newline is 198 as in Qwen's vocabulary, control tokens from 256 on.
 
@@ -72,6 +121,10 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
+    return _fast(tokenizer)
+
+
+def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -83,7 +136,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(seed: int = 0) -> LoadedModel:
-    """Build the tiny untrained model with its tokenizer, in the form in which `longtake.load` returns a real one."""
+    """Build a tiny untrained model with its tokenizer, in the form in which `longtake.load` returns a real one."""
     config = tiny_config()
     text = json.dumps([config.to_dict(), "random weights", seed], sort_keys=True, default=str)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()

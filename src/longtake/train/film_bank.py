@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -106,10 +107,18 @@ def compose(bank: FilmBank, rng: np.random.Generator, num_clips: int, card_share
     return Composed(clips, list(keys.values()))
 
 
+class Asked(NamedTuple):
+    """A question about a composed film, its answer, and the clips of the film, counted from 0, that prove it."""
+
+    text: str
+    answer: str
+    proof: list[int]
+
+
 def training_questions(
     bank: FilmBank, film: Composed, rng: np.random.Generator, count: int, mix: Mapping[str, float]
-) -> list[tuple[str, str]]:
-    """Ask `count` questions of a composed film: texts and answers.
+) -> list[Asked]:
+    """Ask `count` questions of a composed film.
 
     mix: share of each kind of question (keys of PHRASES). A kind that the film cannot be asked gives no question.
     """
@@ -118,13 +127,26 @@ def training_questions(
     for kind in rng.choice(names, size=count, p=weights / weights.sum()):
         found = _MAKERS[str(kind)](bank, film, rng)
         if found is not None:
-            values, answer = found
             wording = int(rng.integers(NUM_TRAINING_WORDINGS))
-            asked.append((PHRASES[str(kind)][wording].format(**values), answer))
+            text = PHRASES[str(kind)][wording].format(**found.values)
+            proof = [i for i, clip in enumerate(film.clips) if found.proves(clip)]
+            asked.append(Asked(text, found.answer, proof))
     return asked
 
 
-_Asked = tuple[dict[str, object], str] | None
+class _Found(NamedTuple):
+    """What fills a phrase's gaps, the answer, and which clips of the bank prove it."""
+
+    values: Mapping[str, object]
+    answer: str
+    proves: Callable[[int], bool]
+
+
+_Asked = _Found | None
+
+
+def _shows(bank: FilmBank, *cards: int) -> Callable[[int], bool]:
+    return lambda clip: any(card in bank.shown[clip] for card in cards)
 
 
 def _pick(items: list[int], rng: np.random.Generator) -> int:
@@ -134,24 +156,33 @@ def _pick(items: list[int], rng: np.random.Generator) -> int:
 def _ask_letter(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     if not film.cards:
         return None
-    card = bank.cards[_pick(film.cards, rng)]
-    return {"a": card.key}, card.letter
+    number = _pick(film.cards, rng)
+    card = bank.cards[number]
+    return _Found({"a": card.key}, card.letter, _shows(bank, number))
 
 
 def _ask_pointer(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     cards = [card for card in film.cards if bank.cards[card].points_to is not None]
     if not cards:
         return None
-    card = bank.cards[_pick(cards, rng)]
-    return {"a": card.key}, str(card.points_to)
+    number = _pick(cards, rng)
+    card = bank.cards[number]
+    return _Found({"a": card.key}, str(card.points_to), _shows(bank, number))
 
 
 def _ask_order(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     if len(film.cards) < 2:
         return None
     i, j = (int(v) for v in rng.choice(len(film.cards), size=2, replace=False))
-    first = bank.cards[film.cards[min(i, j)]].key
-    return {"a": bank.cards[film.cards[i]].key, "b": bank.cards[film.cards[j]].key}, str(first)
+    a, b, first = (film.cards[place] for place in (i, j, min(i, j)))
+    keys = {"a": bank.cards[a].key, "b": bank.cards[b].key}
+    return _Found(keys, str(bank.cards[first].key), _shows(bank, a, b))
+
+
+def _ask_first(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
+    if not film.cards:
+        return None
+    return _Found({}, str(bank.cards[film.cards[0]].key), _shows(bank, film.cards[0]))
 
 
 def _ask_count(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
@@ -160,35 +191,37 @@ def _ask_count(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Ask
     if not kinds:
         return None
     kind = kinds[int(rng.integers(len(kinds)))]
-    return {"a": kind}, str(happened.count(kind))
+    return _Found({"a": kind}, str(happened.count(kind)), lambda clip: kind in bank.happened[clip])
 
 
-def _chain(bank: FilmBank, film: Composed, rng: np.random.Generator) -> list[Card] | None:
+def _chain(bank: FilmBank, film: Composed, rng: np.random.Generator) -> list[int] | None:
     """Follow the pictures from a card from which they lead to an end inside the film."""
-    by_key = {bank.cards[card].key: bank.cards[card] for card in film.cards}
-    starts = [card for card in by_key.values() if card.points_to is not None]
+    by_key = {bank.cards[card].key: card for card in film.cards}
+    starts = [card for card in film.cards if bank.cards[card].points_to is not None]
     if not starts:
         return None
-    card: Card | None = starts[int(rng.integers(len(starts)))]
-    chain: list[Card] = []
-    while card is not None:
-        chain.append(card)
-        if card.points_to is None:
-            return chain
-        card = by_key.get(card.points_to)
-    return None
+    chain = [_pick(starts, rng)]
+    while (follows := bank.cards[chain[-1]].points_to) is not None:
+        if follows not in by_key:
+            return None
+        chain.append(by_key[follows])
+    return chain
 
 
 def _ask_hops(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     chain = _chain(bank, film, rng)
-    return None if chain is None else ({"a": chain[0].key}, chain[-1].letter)
+    if chain is None:
+        return None
+    return _Found({"a": bank.cards[chain[0]].key}, bank.cards[chain[-1]].letter, _shows(bank, *chain))
 
 
 def _ask_trace(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     chain = _chain(bank, film, rng)
     if chain is None:
         return None
-    return {"a": chain[0].key}, f"{', '.join(str(card.key) for card in chain[1:])}: {chain[-1].letter}"
+    steps = ", ".join(str(bank.cards[card].key) for card in chain[1:])
+    answer = f"{steps}: {bank.cards[chain[-1]].letter}"
+    return _Found({"a": bank.cards[chain[0]].key}, answer, _shows(bank, *chain[:1]))
 
 
 _MAKERS: dict[str, Callable[[FilmBank, Composed, np.random.Generator], _Asked]] = {
@@ -197,5 +230,6 @@ _MAKERS: dict[str, Callable[[FilmBank, Composed, np.random.Generator], _Asked]] 
     "NH": _ask_hops,
     "NH trace": _ask_trace,
     "OR": _ask_order,
+    "OR first": _ask_first,
     "CO": _ask_count,
 }

@@ -17,24 +17,42 @@ PADDING = -1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedText:
-    """The text around one film, as ids: what stands before it, what follows it, and each question with its answer."""
+    """The text around one film, as ids: what stands before it, what follows it, and each question with its answer.
+
+    proofs: for each question the visual tokens that prove its answer, counted from 0; empty if nobody knows.
+    """
 
     before: list[int]
     after: list[int]
     questions: list[tuple[list[int], list[int]]]
+    proofs: list[list[int]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Proofs:
+    """Where one film's visual tokens lie, the rows that are about to answer, and which tokens prove each answer.
+
+    rows: [Q]. proves: bool [Q, N].
+    """
+
+    visual: slice
+    rows: Int64[Tensor, "Q"]
+    proves: Bool[Tensor, "Q N"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedBatch:
     """A batch as the language model reads it.
 
-    embeds: [B, L, D]. positions, labels: [B, L]. mask: bool [B, 1, L, L], true where a row may look.
+    embeds: [B, L, D]. positions, labels: [B, L]. mask: bool [B, 1, L, L], true where a row may look. proofs: a film
+    each.
     """
 
     embeds: Float[Tensor, "B L D"]
     positions: Int64[Tensor, "B L"]
     labels: Int64[Tensor, "B L"]
     mask: Bool[Tensor, "B 1 L L"]
+    proofs: list[Proofs]
 
 
 def spread_positions(
@@ -54,12 +72,12 @@ def spread_positions(
 
 def pack(
     embed: torch.nn.Module,
-    films: Sequence[Float[Tensor, "N D"]],
+    films: Sequence[Tensor],
     texts: Sequence[PackedText],
     longest: int,
     generator: torch.Generator,
 ) -> PackedBatch:
-    """Lay out films and their questions, padded on the right.
+    """Lay out films, [N, D] each, and their questions, padded on the right.
 
     Every question starts at the position right behind the film's text, as it would if it were the only one.
     """
@@ -73,7 +91,20 @@ def pack(
     for sample, (film, text) in enumerate(zip(films, texts, strict=True)):
         start = len(text.before)
         embeds[sample, start : start + len(film)] = film.to(embeds.dtype)
-    return PackedBatch(embeds, positions, labels, block_mask(blocks))
+    proofs = [_proofs(len(film), text) for film, text in zip(films, texts, strict=True)]
+    return PackedBatch(embeds, positions, labels, block_mask(blocks), proofs)
+
+
+def _proofs(num_visual: int, text: PackedText) -> Proofs:
+    start = len(text.before)
+    proves = torch.zeros(len(text.proofs), num_visual, dtype=torch.bool)
+    rows, place = [], start + num_visual + len(text.after)
+    for index, tokens in enumerate(text.proofs):
+        question, answer = text.questions[index]
+        rows.append(place + len(question) - 1)
+        place += len(question) + len(answer)
+        proves[index, tokens] = True
+    return Proofs(slice(start, start + num_visual), torch.tensor(rows, dtype=torch.int64), proves)
 
 
 def block_mask(blocks: Int64[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:

@@ -56,6 +56,12 @@ PHRASES: dict[str, tuple[str, str, str, str]] = {
         "Of the {a} card and the {b} card, name the first.",
         "First to be shown: the {a} card or the {b} card?",
     ),
+    "OR first": (
+        "Which card came first?",
+        "Name the first card of the film.",
+        "What was the first card of all?",
+        "The first card of the film: which one was it?",
+    ),
     "CO": (
         "How many times did the {a} happen?",
         "Count the {a}: how many times was it shown?",
@@ -179,6 +185,9 @@ def _hops(film: Film, asker: _Asker) -> Iterator[Question]:
 
 def _order(film: Film, asker: _Asker) -> Iterator[Question]:
     """Ask of neighbours in a random order; which of the two is named first is balanced."""
+    first = min(film.cards, key=lambda card: card.start)
+    others = asker.others(str(first.key), tuple(str(card.key) for card in film.cards))
+    yield asker.ask("OR first", str(first.key), others, [film.span_s(first)])
     order = [int(i) for i in asker.rng.permutation(len(film.cards))]
     for number, (i, j) in enumerate(zip(order[::2], order[1::2], strict=False)):
         early, late = sorted((film.cards[i], film.cards[j]), key=lambda card: card.start)

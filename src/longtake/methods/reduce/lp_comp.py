@@ -95,6 +95,11 @@ class LpComp(StrictConfig):
                 "steps or other strides"
             )
 
+    @property
+    def needs_tuning(self) -> bool:
+        """Say that weights have to learn to live with the drops, if there are any."""
+        return self.schedule_kind != "none"
+
     def counts(self, num_layers: int) -> list[int]:
         """Return the tokens of a frame that enter layer 1 .. num_layers; index 0 is the input."""
         if self.schedule_kind == "cosine":

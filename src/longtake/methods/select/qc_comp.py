@@ -166,13 +166,14 @@ def chunks(num_frames: int, method: QcComp) -> list[np.ndarray]:
     found = []
     for index in range(method.repeats * per_round):
         start = method.chunk_frames * index + index // per_round * shift
-        frames = start % num_frames + np.arange(method.chunk_length)
         if method.circular:
-            found.append(frames % num_frames)
+            found.append((start % num_frames + np.arange(method.chunk_length)) % num_frames)
             continue
-        frames = frames[frames < num_frames]
-        found.append(frames[: len(frames) // method.clip_frames * method.clip_frames])
-    return [frames for frames in found if len(frames)]
+        # The last chunk begins earlier rather than be shorter: scores of chunks of one length can be compared.
+        length = min(method.chunk_length, num_frames)
+        first = min(start % num_frames, num_frames - length)
+        found.append(first + np.arange(length // method.clip_frames * method.clip_frames))
+    return found
 
 
 def frame_scores(

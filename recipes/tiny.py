@@ -1,0 +1,81 @@
+"""Train `longtake-tiny` from scratch on FILMSTRIP, on a CPU: `python recipes/tiny.py OUT [--set part.field=value]`.
+
+1. The tower learns from merged tokens what clips show. 2. Films are encoded once into a bank. 3. The language model
+learns to answer packed questions about films put together from the bank. 4. The checkpoint is saved as any other.
+What it cost and how well it answers: docs/tiny.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from longtake.cli.models import parse_settings
+from longtake.convert.load import save
+from longtake.core.chat import render_chat, time_message
+from longtake.media.filmstrip import vocabulary
+from longtake.models.loaded import LoadedModel
+from longtake.models.tiny import small_config, word_tokenizer
+from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+from longtake.nn.vision.umt import UmtTower
+from longtake.train.film_bank import build_bank
+from longtake.train.film_clips import ClipStream
+from longtake.train.tiny_language import LanguageRecipe, train_language
+from longtake.train.tiny_vision import VisionRecipe, train_vision
+
+BANK_SEED = 1_000_000  # films that the tower has not been trained on, in the training split all the same
+NUM_BANK_FILMS = 300
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--films", type=int, default=NUM_BANK_FILMS)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    values = parse_settings(given.settings)
+    vision = VisionRecipe.from_dict(values.get("vision", {}))
+    language = LanguageRecipe.from_dict({"seed": given.seed} | values.get("language", {}))
+    given.out.mkdir(parents=True, exist_ok=True)
+    curve = Curve(given.out / "curve.jsonl")
+
+    tokenizer = word_tokenizer([*vocabulary(), render_chat([]), time_message(64.0, 64)])
+    config = small_config(tokenizer)
+    torch.manual_seed(given.seed)
+    tower = UmtTower(config.vision_config)
+    train_vision(tower, vision, ClipStream(image_size=config.vision_config.image_size), curve.stage("vision"))
+    torch.manual_seed(given.seed)
+    model = VideoChatFlashForConditionalGeneration(config)
+    model.vision.load_state_dict(tower.state_dict())
+    model.vision.eval()
+    bank = build_bank(model.vision, ClipStream(first_seed=BANK_SEED), given.films, language.budgets, lambda *_: None)
+    train_language(model, bank, tokenizer, language, curve.stage("language"))
+    save(LoadedModel(model, tokenizer, config, ""), given.out / "longtake-tiny")
+
+
+class Curve:
+    """Writes one line of JSON for each report, with the seconds since the beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.start = path, time.perf_counter()
+
+    def stage(self, name: str) -> Callable[[dict[str, float]], None]:
+        def report(values: dict[str, float]) -> None:
+            line = {"stage": name, "seconds": round(time.perf_counter() - self.start, 1)} | values
+            logging.info("%s", line)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+        return report
+
+
+if __name__ == "__main__":
+    main()
