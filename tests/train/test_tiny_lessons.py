@@ -15,8 +15,8 @@ from longtake.media.filmstrip.attributes import COLOURS, LETTERS, SHAPES, split_
 from longtake.models.tiny import build_random, small_config, word_tokenizer
 from longtake.nn.vision.umt import UmtConfig, UmtTower
 from longtake.train.film_bank import FilmBank, build_bank, compose, training_questions, whole_film
-from longtake.train.film_clips import CLASSES, ClipStream
-from longtake.train.tiny_language import LanguageRecipe, train_language
+from longtake.train.film_clips import CLASSES, NUM_CARD_CLASSES, ClipStream
+from longtake.train.tiny_language import LanguageRecipe, compose_films, match_by_content, train_language
 from longtake.train.tiny_vision import VisionRecipe, card_means, learning_rate_share, token_labels, train_vision
 
 MIX = {"N1": 1.0, "NH pointer": 1.0, "OR": 1.0, "OR first": 1.0, "CO": 1.0}
@@ -38,7 +38,7 @@ def test_clips_show_what_their_labels_say() -> None:
     assert clips.labels.shape[-1] == len(CLASSES)
     for label, card in zip(clips.labels.flatten(0, 1).tolist(), clips.card.flatten().tolist(), strict=True):
         if card < 0:
-            assert label[:5] == [0] * 5
+            assert label[:NUM_CARD_CLASSES] == [0] * NUM_CARD_CLASSES
         else:
             shown = clips.film.cards[card]
             assert (COLOURS[label[0] - 1], SHAPES[label[1] - 1], LETTERS[label[2] - 1]) == (*shown.key, shown.letter)
@@ -92,7 +92,7 @@ def test_questions_about_composed_films_are_answered_by_what_they_show(bank: Fil
     names = list(cards)
     asked = training_questions(bank, film, rng, 60, MIX)
     assert len(asked) > 40
-    for text, answer, proof in asked:
+    for text, answer, proof, _ in asked:
         shown = {card for clip in proof for card in bank.shown[film.clips[clip]]}
         named = [name for name in names if name in text]
         if "times" in text or "often" in text or text.startswith("Count"):
@@ -120,7 +120,8 @@ def test_a_language_model_learns_from_a_bank_and_a_step_follows_from_its_number(
     config = small_config(tokenizer)
     config.vision = dict(config.vision or {}) | {"width": 32, "image_size": 16, "heads": 2, "pretrained_grid": 2}
     config.mm_hidden_size = 32
-    recipe = LanguageRecipe(steps=16, tokens=600, warmup_steps=2, first_steps=2, growth_steps=6, report_every=1)
+    phases = {"first_steps": 2, "short_steps": 5, "growth_steps": 9, "most_clips": 20}
+    recipe = LanguageRecipe(steps=16, tokens=600, warmup_steps=2, report_every=1, **phases)
     curves = []
     for _ in range(2):
         losses: list[float] = []
@@ -128,6 +129,31 @@ def test_a_language_model_learns_from_a_bank_and_a_step_follows_from_its_number(
         curves.append(losses)
     assert curves[0] == curves[1]
     assert np.mean(curves[0][-3:]) < 0.8 * curves[0][0]
+
+
+def test_films_grow_in_phases(bank: FilmBank) -> None:
+    phases = {"first_steps": 2, "short_steps": 4, "short_clips": 3, "growth_steps": 40, "most_clips": 30}
+    recipe = LanguageRecipe(whole_share=0.0, **phases)
+    lengths = {}
+    for step in range(60):
+        films = compose_films(bank, recipe, step, np.random.default_rng(step))
+        lengths[step] = len(films[0].clips)
+        assert all(len(film.clips) == lengths[step] for film in films)
+    assert [lengths[step] for step in range(4)] == [1, 1, 3, 3]
+    assert max(lengths[step] for step in range(4, 10)) <= 8 < max(lengths[step] for step in range(40, 60)) <= 30
+
+
+def test_keys_that_start_as_queries_attract_what_is_alike() -> None:
+    config = small_config(word_tokenizer(["Which letter is on the card with the red star?"]))
+    config.num_key_value_heads = 2
+    language = build_random(config).language
+    match_by_content(language, torch.Generator().manual_seed(0))
+    x = torch.nn.functional.normalize(torch.randn(5, config.hidden_size), dim=-1) * config.hidden_size**0.5
+    attention = language.layers[1].self_attn
+    query, key = attention.q_proj(x).unflatten(-1, (2, 3, -1))[:, :, 0], attention.k_proj(x).unflatten(-1, (2, -1))
+    scores = torch.einsum("ihd,jhd->hij", query, key)
+    assert (scores.argmax(-1) == torch.arange(5)).all()
+    assert not torch.equal(language.layers[0].self_attn.k_proj.weight, language.layers[0].self_attn.q_proj.weight[:64])
 
 
 def test_a_misspelt_setting_of_a_lesson_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.media.filmstrip.questions import PHRASES
-from longtake.media.filmstrip.world import MOST_HAPPENINGS, Card
+from longtake.media.filmstrip.attributes import ALL_KEYS, DIRECTIONS
+from longtake.media.filmstrip.questions import NOT_SHOWN, PHRASES
+from longtake.media.filmstrip.world import MOST_HAPPENINGS, Card, Motion
 from longtake.methods.compress.tome import ToMe
 from longtake.nn.vision.umt import UmtTower
 from longtake.train.film_clips import CLIP_FRAMES, ClipStream
@@ -27,6 +29,7 @@ class FilmBank:
 
     tokens: by tokens a frame, [K, M, C]. first_clip: where each film begins; the last entry is K. cards: all cards of
     all films. shown: for each clip the numbers of its cards, in order. happened: for each clip what happened, by kind.
+    motions: of all films, moved: the clips of each, from the first up to and without the last.
     """
 
     tokens: Mapping[int, Float[Tensor, "K M C"]]
@@ -34,11 +37,18 @@ class FilmBank:
     cards: list[Card]
     shown: list[list[int]]
     happened: list[list[str]]
+    motions: list[Motion]
+    moved: list[range]
 
     @property
     def num_clips(self) -> int:
         """Count of clips."""
         return len(self.shown)
+
+    @functools.cached_property
+    def moving(self) -> frozenset[int]:
+        """Clips that show any part of a motion."""
+        return frozenset(clip for clips in self.moved for clip in clips)
 
 
 @torch.no_grad()
@@ -51,7 +61,7 @@ def build_bank(
 ) -> FilmBank:
     """Render and encode films; each budget merges the same patches."""
     parts: dict[int, list[Tensor]] = {budget: [] for budget in budgets}
-    first_clip, cards, shown, happened = [0], [], [], []
+    first_clip, cards, shown, happened, motions, moved = [0], [], [], [], [], []
     for number in range(num_films):
         clips = stream(number)
         patches = tower.encode_together(clips.pixels)
@@ -65,54 +75,92 @@ def build_bank(
         for index in range(len(clips.card)):
             frames = range(clips.first_frame + index * CLIP_FRAMES, clips.first_frame + (index + 1) * CLIP_FRAMES)
             happened.append([kinds[frame] for frame in frames if frame in kinds])
+        for motion in clips.film.motions:
+            first, last = ((frame - clips.first_frame) // CLIP_FRAMES for frame in (motion.start, motion.stop - 1))
+            if first >= 0 and last < len(clips.card):
+                motions.append(motion)
+                moved.append(range(first_clip[-1] + first, first_clip[-1] + last + 1))
         first_clip.append(len(shown))
         report(number + 1, num_films)
     tokens = {budget: torch.cat(kept) for budget, kept in parts.items()}
-    return FilmBank(tokens, first_clip, cards, shown, happened)
+    return FilmBank(tokens, first_clip, cards, shown, happened, motions, moved)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Composed:
-    """A film made of clips of the bank: their numbers in order, and its cards in order of appearance."""
+    """A film made of clips of the bank: their numbers in order, its cards in order of appearance, its motions."""
 
     clips: list[int]
     cards: list[int]
+    motions: list[int]
 
 
 def whole_film(bank: FilmBank, rng: np.random.Generator) -> Composed:
     """Take a film as it was rendered."""
     film = int(rng.integers(len(bank.first_clip) - 1))
-    clips = list(range(bank.first_clip[film], bank.first_clip[film + 1]))
-    return Composed(clips, list(dict.fromkeys(card for clip in clips for card in bank.shown[clip])))
+    clips = range(bank.first_clip[film], bank.first_clip[film + 1])
+    motions = [number for number, moved in enumerate(bank.moved) if moved.start in clips]
+    return Composed(list(clips), list(dict.fromkeys(card for clip in clips for card in bank.shown[clip])), motions)
 
 
-def compose(bank: FilmBank, rng: np.random.Generator, num_clips: int, card_share: float) -> Composed:
+def compose(
+    bank: FilmBank, rng: np.random.Generator, num_clips: int, card_share: float, motion_share: float = 0.0
+) -> Composed:
     """Put short runs of clips of many films together; no two of its cards are of one shape and colour.
 
-    card_share: how many of the clips should show a card; the others come from where films show none.
+    card_share: how many of the clips should show a card; the others come from where films show none. motion_share: how
+    many runs should show a motion, whole; no two of a film are of one colour.
     """
     clips: list[int] = []
     keys: dict[object, int] = {}
+    motions: list[int] = []
     while len(clips) < num_clips:
-        clip, wants_card = int(rng.integers(bank.num_clips)), rng.random() < card_share
-        if bool(bank.shown[clip]) != wants_card:
-            continue
-        film = int(np.searchsorted(bank.first_clip, clip, side="right")) - 1
-        for follower in range(clip, min(clip + int(rng.integers(1, LONGEST_RUN + 1)), bank.first_clip[film + 1])):
-            fits = all(keys.get(bank.cards[card].key, card) == card for card in bank.shown[follower])
-            if not fits or bool(bank.shown[follower]) != wants_card or len(clips) == num_clips:
+        if bank.motions and rng.random() < motion_share:
+            run = _motion_run(bank, rng, motions, num_clips - len(clips))
+        else:
+            run = _card_run(bank, rng, rng.random() < card_share)
+        for clip in run:
+            fits = all(keys.get(bank.cards[card].key, card) == card for card in bank.shown[clip])
+            if not fits or len(clips) == num_clips:
                 break
-            keys |= {bank.cards[card].key: card for card in bank.shown[follower]}
-            clips.append(follower)
-    return Composed(clips, list(keys.values()))
+            keys |= {bank.cards[card].key: card for card in bank.shown[clip]}
+            clips.append(clip)
+    return Composed(clips, list(keys.values()), motions)
+
+
+def _card_run(bank: FilmBank, rng: np.random.Generator, with_card: bool) -> list[int]:
+    """Return up to LONGEST_RUN clips in a row of one film, all with a card or all without, and none with a motion."""
+    clip = int(rng.integers(bank.num_clips))
+    film = int(np.searchsorted(bank.first_clip, clip, side="right")) - 1
+    run = []
+    for follower in range(clip, min(clip + int(rng.integers(1, LONGEST_RUN + 1)), bank.first_clip[film + 1])):
+        if follower in bank.moving or bool(bank.shown[follower]) != with_card:
+            break
+        run.append(follower)
+    return run
+
+
+def _motion_run(bank: FilmBank, rng: np.random.Generator, motions: list[int], room: int) -> list[int]:
+    """Return the clips of a motion that fits in, and note it; none if its colour is taken or a card is beside it."""
+    number = int(rng.integers(len(bank.motions)))
+    run = list(bank.moved[number])
+    taken = {bank.motions[one].colour for one in motions}
+    if len(run) > room or bank.motions[number].colour in taken or any(bank.shown[clip] for clip in run):
+        return []
+    motions.append(number)
+    return run
 
 
 class Asked(NamedTuple):
-    """A question about a composed film, its answer, and the clips of the film, counted from 0, that prove it."""
+    """A question about a composed film, its answer, and the clips of the film, counted from 0, that prove it.
+
+    mentions: what the question or the answer may mention, each with the clips that show it.
+    """
 
     text: str
     answer: str
     proof: list[int]
+    mentions: dict[str, list[int]]
 
 
 def training_questions(
@@ -128,25 +176,37 @@ def training_questions(
         found = _MAKERS[str(kind)](bank, film, rng)
         if found is not None:
             wording = int(rng.integers(NUM_TRAINING_WORDINGS))
-            text = PHRASES[str(kind)][wording].format(**found.values)
-            proof = [i for i, clip in enumerate(film.clips) if found.proves(clip)]
-            asked.append(Asked(text, found.answer, proof))
+            text = PHRASES["N1" if kind == "AB" else str(kind)][wording].format(**found.values)
+            mentions = {name: _clips_where(film, shows) for name, shows in found.mentions.items()}
+            asked.append(Asked(text, found.answer, _clips_where(film, found.proves), mentions))
     return asked
 
 
+_Test = Callable[[int], bool]
+
+
+def _clips_where(film: Composed, test: _Test) -> list[int]:
+    return [i for i, clip in enumerate(film.clips) if test(clip)]
+
+
 class _Found(NamedTuple):
-    """What fills a phrase's gaps, the answer, and which clips of the bank prove it."""
+    """What fills a phrase's gaps, the answer, which clips of the bank prove it, and which show what is mentioned."""
 
     values: Mapping[str, object]
     answer: str
-    proves: Callable[[int], bool]
+    proves: _Test
+    mentions: Mapping[str, _Test]
 
 
 _Asked = _Found | None
 
 
-def _shows(bank: FilmBank, *cards: int) -> Callable[[int], bool]:
+def _shows(bank: FilmBank, *cards: int) -> _Test:
     return lambda clip: any(card in bank.shown[clip] for card in cards)
+
+
+def _mentions(bank: FilmBank, *cards: int) -> dict[str, _Test]:
+    return {str(bank.cards[card].key): _shows(bank, card) for card in cards}
 
 
 def _pick(items: list[int], rng: np.random.Generator) -> int:
@@ -158,7 +218,7 @@ def _ask_letter(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _As
         return None
     number = _pick(film.cards, rng)
     card = bank.cards[number]
-    return _Found({"a": card.key}, card.letter, _shows(bank, number))
+    return _Found({"a": card.key}, card.letter, _shows(bank, number), _mentions(bank, number))
 
 
 def _ask_pointer(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
@@ -167,7 +227,7 @@ def _ask_pointer(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _A
         return None
     number = _pick(cards, rng)
     card = bank.cards[number]
-    return _Found({"a": card.key}, str(card.points_to), _shows(bank, number))
+    return _Found({"a": card.key}, str(card.points_to), _shows(bank, number), _mentions(bank, number))
 
 
 def _ask_order(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
@@ -176,13 +236,14 @@ def _ask_order(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Ask
     i, j = (int(v) for v in rng.choice(len(film.cards), size=2, replace=False))
     a, b, first = (film.cards[place] for place in (i, j, min(i, j)))
     keys = {"a": bank.cards[a].key, "b": bank.cards[b].key}
-    return _Found(keys, str(bank.cards[first].key), _shows(bank, a, b))
+    return _Found(keys, str(bank.cards[first].key), _shows(bank, a, b), _mentions(bank, a, b))
 
 
 def _ask_first(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     if not film.cards:
         return None
-    return _Found({}, str(bank.cards[film.cards[0]].key), _shows(bank, film.cards[0]))
+    first = film.cards[0]
+    return _Found({}, str(bank.cards[first].key), _shows(bank, first), _mentions(bank, first))
 
 
 def _ask_count(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
@@ -191,7 +252,47 @@ def _ask_count(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Ask
     if not kinds:
         return None
     kind = kinds[int(rng.integers(len(kinds)))]
-    return _Found({"a": kind}, str(happened.count(kind)), lambda clip: kind in bank.happened[clip])
+
+    def shows(clip: int) -> bool:
+        return kind in bank.happened[clip]
+
+    return _Found({"a": kind}, str(happened.count(kind)), shows, {kind: shows})
+
+
+def _ask_absent(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
+    shown = {bank.cards[card].key for card in film.cards}
+    key = ALL_KEYS[int(rng.integers(len(ALL_KEYS)))]
+    return None if key in shown else _Found({"a": key}, NOT_SHOWN, lambda clip: False, {})
+
+
+def _ask_motion(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
+    motion = _one_motion(bank, film, rng, turned=False)
+    if motion is None:
+        return None
+    return _found_motion(bank, motion, DIRECTIONS[bank.motions[motion].direction])
+
+
+def _ask_turn(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
+    motion = _one_motion(bank, film, rng, turned=True)
+    if motion is None:
+        return None
+    return _found_motion(bank, motion, ("left", "right")[bank.motions[motion].turn > 0])
+
+
+def _found_motion(bank: FilmBank, motion: int, answer: str) -> _Found:
+    def shows(clip: int) -> bool:
+        return clip in bank.moved[motion]
+
+    colour = bank.motions[motion].colour
+    return _Found({"a": colour}, answer, shows, {colour: shows})
+
+
+def _one_motion(bank: FilmBank, film: Composed, rng: np.random.Generator, *, turned: bool) -> int | None:
+    """Choose a motion whose ball is the only one of its colour in the film."""
+    colours = [bank.motions[one].colour for one in film.motions]
+    alone = [one for one, colour in zip(film.motions, colours, strict=True) if colours.count(colour) == 1]
+    fitting = [one for one in alone if bank.motions[one].turn or not turned]
+    return _pick(fitting, rng) if fitting else None
 
 
 def _chain(bank: FilmBank, film: Composed, rng: np.random.Generator) -> list[int] | None:
@@ -212,7 +313,9 @@ def _ask_hops(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Aske
     chain = _chain(bank, film, rng)
     if chain is None:
         return None
-    return _Found({"a": bank.cards[chain[0]].key}, bank.cards[chain[-1]].letter, _shows(bank, *chain))
+    return _Found(
+        {"a": bank.cards[chain[0]].key}, bank.cards[chain[-1]].letter, _shows(bank, *chain), _mentions(bank, chain[0])
+    )
 
 
 def _ask_trace(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
@@ -221,7 +324,7 @@ def _ask_trace(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Ask
         return None
     steps = ", ".join(str(bank.cards[card].key) for card in chain[1:])
     answer = f"{steps}: {bank.cards[chain[-1]].letter}"
-    return _Found({"a": bank.cards[chain[0]].key}, answer, _shows(bank, *chain[:1]))
+    return _Found({"a": bank.cards[chain[0]].key}, answer, _shows(bank, *chain[:1]), _mentions(bank, *chain))
 
 
 _MAKERS: dict[str, Callable[[FilmBank, Composed, np.random.Generator], _Asked]] = {
@@ -232,4 +335,7 @@ _MAKERS: dict[str, Callable[[FilmBank, Composed, np.random.Generator], _Asked]] 
     "OR": _ask_order,
     "OR first": _ask_first,
     "CO": _ask_count,
+    "MO": _ask_motion,
+    "MO turn": _ask_turn,
+    "AB": _ask_absent,
 }

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from longtake.media.filmstrip.attributes import COLOURS, LETTERS, SHAPES
+from longtake.media.filmstrip.attributes import COLOURS, DIRECTIONS, LETTERS, SHAPES
 from longtake.media.filmstrip.ladder import FilmSpec
 from longtake.media.filmstrip.render import Renderer, card_box
 from longtake.media.filmstrip.world import HAPPENINGS, Film, build_film
@@ -25,7 +25,11 @@ CLASSES = {
     "next_colour": 1 + len(COLOURS),
     "next_shape": 1 + len(SHAPES),
     "happening": 1 + len(HAPPENINGS),
+    "ball": 1 + len(COLOURS),
+    "heading": 1 + len(DIRECTIONS),
 }
+NUM_CARD_CLASSES = 5  # the first ones; the others fill the picture
+MOST_MOTIONS = 6
 
 
 class Clips(NamedTuple):
@@ -48,7 +52,8 @@ class Clips(NamedTuple):
             first_x, first_y, width = (round(v * rows) for v in (left, top, side))
             inside[clip, frame, first_y : first_y + width, first_x : first_x + width] = 1
         labels = self.labels[:, :, None, None] * inside.unsqueeze(-1)
-        labels[..., -1] = self.labels[:, :, None, None, -1]  # what happens fills the picture
+        whole = slice(NUM_CARD_CLASSES, None)
+        labels[..., whole] = self.labels[:, :, None, None, whole]
         return labels.flatten(1, 3)
 
 
@@ -66,7 +71,7 @@ class ClipStream:
         rng = np.random.Generator(np.random.Philox(key=[self.first_seed, number]))
         spec = FilmSpec(
             seed=self.first_seed + number,
-            tasks=("NH", "CO"),
+            tasks=("NH", "CO", "MO"),
             num_frames=self.film_frames,
             needle_s=float(rng.integers(1, 5)),
             needle_size=float(rng.uniform(0.28, 0.62)),
@@ -74,6 +79,7 @@ class ClipStream:
             num_cards=40,
             hops=int(rng.integers(1, 4)),
             num_kinds_to_count=3,
+            num_motions=int(rng.integers(1, MOST_MOTIONS + 1)),
         )
         first = int(rng.integers(CLIP_FRAMES))
         num_clips = (self.film_frames - first) // CLIP_FRAMES
@@ -87,22 +93,49 @@ def clips_of(film: Film, first_frame: int, chosen: np.ndarray, image_size: int, 
     renderer = Renderer(film, render_size)
     pixels = np.stack([renderer.frame(number) for number in numbers])
     values = normalize_frames(pixels, image_size, IMAGENET_MEAN, IMAGENET_STD)
-    labels = torch.tensor([frame_labels(film, number) for number in numbers])
+    labels = [frame_labels(film, number) for number in numbers]
+    for clip in range(0, len(labels), CLIP_FRAMES):
+        _forget_lone_headings(labels[clip : clip + CLIP_FRAMES])
     cards = [film.card_at(number) for number in numbers]
     card = torch.tensor([-1 if one is None else one for one in cards])
     shape = (-1, CLIP_FRAMES)
-    return Clips(values.unflatten(0, shape), labels.unflatten(0, shape), card.unflatten(0, shape), film, first_frame)
+    classes = torch.tensor(labels).unflatten(0, shape)
+    return Clips(values.unflatten(0, shape), classes, card.unflatten(0, shape), film, first_frame)
+
+
+def _forget_lone_headings(labels: list[list[int]]) -> None:
+    """Leave out, in place, headings that the clip shows in one frame alone: that does not tell where the ball goes."""
+    ways = [(label[-2], label[-1]) for label in labels]
+    for label, way in zip(labels, ways, strict=True):
+        if ways.count(way) == 1:
+            label[-1] = 0
 
 
 def frame_labels(film: Film, number: int) -> list[int]:
     """Return the class of what frame `number` shows, in the order of CLASSES."""
+    return [*_card_labels(film, number), _happening_label(film, number), *_motion_labels(film, number)]
+
+
+def _card_labels(film: Film, number: int) -> list[int]:
     found = film.card_at(number)
-    kinds = [one.kind for one in film.happenings if one.frame == number]
-    happening = 1 + HAPPENINGS.index(kinds[0]) if kinds else 0
     if found is None:
-        return [0, 0, 0, 0, 0, happening]
+        return [0] * NUM_CARD_CLASSES
     card = film.cards[found]
     key, follows = card.key, card.points_to
     shown = [1 + COLOURS.index(key.colour), 1 + SHAPES.index(key.shape), 1 + LETTERS.index(card.letter)]
     points = [0, 0] if follows is None else [1 + COLOURS.index(follows.colour), 1 + SHAPES.index(follows.shape)]
-    return [*shown, *points, happening]
+    return [*shown, *points]
+
+
+def _happening_label(film: Film, number: int) -> int:
+    kinds = [one.kind for one in film.happenings if one.frame == number]
+    return 1 + HAPPENINGS.index(kinds[0]) if kinds else 0
+
+
+def _motion_labels(film: Film, number: int) -> list[int]:
+    for motion in film.motions:
+        if motion.start <= number < motion.stop:
+            is_turned = number - motion.start > (motion.stop - motion.start - 1) / 2
+            heading = (motion.direction + 2 * motion.turn * is_turned) % len(DIRECTIONS)
+            return [1 + COLOURS.index(motion.colour), 1 + heading]
+    return [0, 0]

@@ -19,20 +19,23 @@ PADDING = -1
 class PackedText:
     """The text around one film, as ids: what stands before it, what follows it, and each question with its answer.
 
-    proofs: for each question the visual tokens that prove its answer, counted from 0; empty if nobody knows.
+    proofs: for each question the visual tokens that prove its answer, counted from 0; empty if nobody knows. mentions:
+    for each question the things that it or its answer mentions: which of its tokens ends the mention, and the visual
+    tokens that show the thing.
     """
 
     before: list[int]
     after: list[int]
     questions: list[tuple[list[int], list[int]]]
     proofs: list[list[int]] = dataclasses.field(default_factory=list)
+    mentions: list[list[tuple[int, list[int]]]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Proofs:
-    """Where one film's visual tokens lie, the rows that are about to answer, and which tokens prove each answer.
+    """Where one film's visual tokens lie, rows of text, and for each the visual tokens that it is about.
 
-    rows: [Q]. proves: bool [Q, N].
+    rows: [Q]. proves: bool [Q, N]; a row that is about none teaches nothing.
     """
 
     visual: slice
@@ -53,6 +56,7 @@ class PackedBatch:
     labels: Int64[Tensor, "B L"]
     mask: Bool[Tensor, "B 1 L L"]
     proofs: list[Proofs]
+    mentions: list[Proofs]
 
 
 def spread_positions(
@@ -91,20 +95,30 @@ def pack(
     for sample, (film, text) in enumerate(zip(films, texts, strict=True)):
         start = len(text.before)
         embeds[sample, start : start + len(film)] = film.to(embeds.dtype)
-    proofs = [_proofs(len(film), text) for film, text in zip(films, texts, strict=True)]
-    return PackedBatch(embeds, positions, labels, block_mask(blocks), proofs)
+    about = [_proofs(len(film), text) for film, text in zip(films, texts, strict=True)]
+    proofs, mentions = [one[0] for one in about], [one[1] for one in about]
+    return PackedBatch(embeds, positions, labels, block_mask(blocks), proofs, mentions)
 
 
-def _proofs(num_visual: int, text: PackedText) -> Proofs:
+def _proofs(num_visual: int, text: PackedText) -> tuple[Proofs, Proofs]:
+    """Return the rows that are about to answer with their proofs, and the rows of mentions with what they mention."""
     start = len(text.before)
-    proves = torch.zeros(len(text.proofs), num_visual, dtype=torch.bool)
-    rows, place = [], start + num_visual + len(text.after)
-    for index, tokens in enumerate(text.proofs):
-        question, answer = text.questions[index]
-        rows.append(place + len(question) - 1)
+    place, answering, mentioning = start + num_visual + len(text.after), [], []
+    for index, (question, answer) in enumerate(text.questions):
+        if text.proofs:
+            answering.append((place + len(question) - 1, text.proofs[index]))
+        if text.mentions:
+            mentioning += [(place + row, tokens) for row, tokens in text.mentions[index]]
         place += len(question) + len(answer)
+    visual = slice(start, start + num_visual)
+    return _rows_about(visual, answering), _rows_about(visual, mentioning)
+
+
+def _rows_about(visual: slice, about: list[tuple[int, list[int]]]) -> Proofs:
+    proves = torch.zeros(len(about), visual.stop - visual.start, dtype=torch.bool)
+    for index, (_, tokens) in enumerate(about):
         proves[index, tokens] = True
-    return Proofs(slice(start, start + num_visual), torch.tensor(rows, dtype=torch.int64), proves)
+    return Proofs(visual, torch.tensor([row for row, _ in about], dtype=torch.int64), proves)
 
 
 def block_mask(blocks: Int64[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:

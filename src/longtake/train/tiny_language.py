@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from transformers import PreTrainedTokenizerBase
 
 from longtake.core.chat import IGNORE_LABEL, SYSTEM_TEXT, time_message
 from longtake.core.config import StrictConfig
+from longtake.media.filmstrip.attributes import DIRECTIONS
+from longtake.media.filmstrip.world import Card, Motion
 from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
 from longtake.nn.language.layers import project_heads, rotation_at
 from longtake.ops.rope import rotate
 from longtake.train.film_bank import Asked, Composed, FilmBank, compose, training_questions, whole_film
 from longtake.train.film_clips import CLIP_FRAMES
-from longtake.train.packed_questions import PackedBatch, PackedText, pack
+from longtake.train.packed_questions import PackedBatch, PackedText, Proofs, pack
 from longtake.train.tiny_vision import learning_rate_share
 
 Report = Callable[[dict[str, float]], None]
@@ -31,41 +33,53 @@ Report = Callable[[dict[str, float]], None]
 class LanguageRecipe(StrictConfig):
     """How long and how fast the language model learns, and what it is asked.
 
-    tokens: of a step, about; it sets the number of films. most_clips: longest composed film; lengths are uniform in
-    their logarithm. Films of one clip come first, for `first_steps`: with one card there is nothing to choose, only to
-    read. The longest grow from then on until `growth_steps`. questions: of a long film; short ones are asked fewer.
-    whole_share: films taken as they were rendered.
-    card_share: lowest and highest share of clips with a card. longest: highest position that a video may
-    reach, once the films have grown.
-    mix: kinds of questions; first_mix: of the films of one clip, which have to teach every word that a card is named
-    by. budgets: tokens a frame, in turn. looking_layers: layers (the last one last) that are
-    taught to look at the clips that prove the answer; the evidence of an answer is read from there.
+    tokens: of a step, about; it sets the number of films. Three phases: for `first_steps` films of one clip, where
+    there is nothing to choose, only to read; up to `short_steps` films of `short_clips` clips with a card each, to
+    learn to choose; then the longest films grow, up to `growth_steps`, to `most_clips`; lengths are uniform in their
+    logarithm. mix: kinds of questions; first_mix: of the first two phases, which have to teach every word that a card
+    is named by. questions: of a long film; short ones are asked fewer. whole_share: films taken as they were rendered.
+    card_share: lowest and highest share of clips with a card, most_cards: most of them, about. motion_share: of runs of
+    clips that show a ball in motion. longest: highest position that a video may reach, once the films have grown.
+    budgets: tokens a frame, in turn. mentioning_layers: layers that are taught to look, from a word that names a thing,
+    at the clips that show it. looking_layers: layers (the last one last) that are taught to look at the clips that
+    prove the answer; the evidence of an answer is read from there. naming_weight: of the loss that has the word table
+    name what each visual token shows. seed: of all that is drawn.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     tokens: int = 6000
     learning_rate: float = 1.5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     questions: int = 16
-    most_clips: int = 48
-    first_steps: int = 300
-    growth_steps: int = 900
+    first_steps: int = 250
+    short_steps: int = 600
+    short_clips: int = 6
+    growth_steps: int = 1400
+    most_clips: int = 256
     whole_share: float = 0.1
-    card_share: tuple[float, float] = (0.15, 0.9)
+    card_share: tuple[float, float] = (0.1, 0.9)
+    most_cards: int = 40
+    motion_share: float = 0.15
     longest: int = 12_000
     mix: tuple[tuple[str, float], ...] = (
-        ("N1", 0.65),
+        ("N1", 0.45),
         ("NH pointer", 0.1),
-        ("OR", 0.1),
+        ("NH trace", 0.1),
+        ("OR", 0.08),
         ("OR first", 0.05),
-        ("CO", 0.1),
+        ("CO", 0.07),
+        ("MO", 0.07),
+        ("MO turn", 0.03),
+        ("AB", 0.05),
     )
     first_mix: tuple[tuple[str, float], ...] = (("N1", 0.3), ("OR first", 0.4), ("NH pointer", 0.3))
     budgets: tuple[int, ...] = (1,)
+    mentioning_layers: tuple[int, ...] = (1,)
     looking_layers: tuple[int, ...] = (2, 3)
     looking_weight: float = 0.25
+    naming_weight: float = 0.5
     report_every: int = 50
     seed: int = 0
 
@@ -86,9 +100,29 @@ class Texts:
         """Write the text around a film of that many frames, one a second, with its questions."""
         after = self.ids(f"\n{time_message(float(num_frames), num_frames).strip()}")
         pieces = [(self._question(one.text), self._answer(one.answer)) for one in asked]
-        inside = range(tokens_per_clip)
-        proofs = [[clip * tokens_per_clip + i for clip in one.proof for i in inside] for one in asked]
-        return PackedText(self.before, after, pieces, proofs)
+
+        def tokens(clips: list[int]) -> list[int]:
+            return [clip * tokens_per_clip + i for clip in clips for i in range(tokens_per_clip)]
+
+        proofs = [tokens(one.proof) for one in asked]
+        mentions = [[(row, tokens(clips)) for row, clips in self._mentions(one)] for one in asked]
+        return PackedText(self.before, after, pieces, proofs, mentions)
+
+    def _mentions(self, asked: Asked) -> Iterator[tuple[int, list[int]]]:
+        """Find the token that ends each mention, counted from the beginning of the question."""
+        for name, clips in asked.mentions.items():
+            for text, before in ((f" {asked.text}", 0), (asked.answer, len(self._question(asked.text)))):
+                if name in text:
+                    end = text.index(name) + len(name)
+                    yield before + len(self._once(text[:end])) - 1, clips
+
+    def names(self, shown: Card | Motion) -> list[int]:
+        """Return the words for what is shown, each as a first word and as a later one."""
+        if isinstance(shown, Card):
+            words = (shown.key.colour, shown.key.shape, shown.letter)
+        else:
+            words = (shown.colour, DIRECTIONS[shown.direction])
+        return [id_ for word in words for text in (word, f" {word}") for id_ in self._once(text)]
 
     def _question(self, text: str) -> list[int]:
         return self._once(f" {text}<|im_end|>\n<|im_start|>assistant\n")
@@ -107,10 +141,19 @@ def compose_films(bank: FilmBank, recipe: LanguageRecipe, step: int, rng: np.ran
     if rng.random() < recipe.whole_share and step >= recipe.growth_steps:
         length = bank.first_clip[1] - bank.first_clip[0]
         return [whole_film(bank, rng) for _ in range(_films_in(recipe, length))]
-    grown = min(1.0, max(0.0, (step - recipe.first_steps) / (recipe.growth_steps - recipe.first_steps)))
-    length = round(math.exp(rng.uniform(0.0, grown * math.log(recipe.most_clips))))
-    share = 1.0 if grown == 0.0 else rng.uniform(*recipe.card_share)
-    return [compose(bank, rng, length, share) for _ in range(_films_in(recipe, length))]
+    growing = step >= recipe.short_steps
+    length = _film_length(recipe, step, rng) if growing else 1 if step < recipe.first_steps else recipe.short_clips
+    share = min(rng.uniform(*recipe.card_share), recipe.most_cards / length) if growing else 1.0
+    motion_share = recipe.motion_share if growing else 0.0
+    return [compose(bank, rng, length, share, motion_share) for _ in range(_films_in(recipe, length))]
+
+
+def _film_length(recipe: LanguageRecipe, step: int, rng: np.random.Generator) -> int:
+    """Draw how many clips the films of a step have while the longest grow."""
+    grown = min(1.0, (step - recipe.short_steps) / max(1, recipe.growth_steps - recipe.short_steps))
+    first = 2 * recipe.short_clips
+    longest = first * (max(recipe.most_clips, first) / first) ** grown
+    return round(math.exp(rng.uniform(math.log(max(1, recipe.short_clips // 2)), math.log(longest))))
 
 
 def _questions_of(recipe: LanguageRecipe, num_clips: int) -> int:
@@ -129,20 +172,48 @@ def make_batch(
     texts: Texts,
     recipe: LanguageRecipe,
     step: int,
-) -> PackedBatch:
-    """Build the batch of a step; it follows from the recipe's seed and the step alone."""
+) -> tuple[PackedBatch, Float[Tensor, ""]]:
+    """Build the batch of a step, and its naming loss; both follow from the recipe's seed and the step alone."""
     rng = np.random.Generator(np.random.Philox(key=[recipe.seed, step]))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     budget = recipe.budgets[step % len(recipe.budgets)]
     films = compose_films(bank, recipe, step, rng)
-    mix = dict(recipe.first_mix if step < recipe.first_steps else recipe.mix)
+    mix = dict(recipe.first_mix if step < recipe.short_steps else recipe.mix)
     packed = []
     for film in films:
         asked = training_questions(bank, film, rng, _questions_of(recipe, len(film.clips)), mix)
         packed.append(texts.packed(len(film.clips) * CLIP_FRAMES, asked, budget * CLIP_FRAMES))
-    visuals = [model.projector(bank.tokens[budget][film.clips].flatten(0, 1)) for film in films]
+    clips = [model.projector(bank.tokens[budget][film.clips]) for film in films]  # [K, M, D] each
+    named = naming(model, torch.cat(clips), [_things(bank, film, clip) for film in films for clip in film.clips], texts)
+    visuals = [film.flatten(0, 1) for film in clips]
     longest = recipe.longest if step >= recipe.growth_steps else 0
-    return pack(model.language.embed_tokens, visuals, packed, longest, generator)
+    return pack(model.language.embed_tokens, visuals, packed, longest, generator), named
+
+
+def _things(bank: FilmBank, film: Composed, clip: int) -> list[Card | Motion]:
+    moving = [bank.motions[motion] for motion in film.motions if clip in bank.moved[motion]]
+    return [*(bank.cards[card] for card in bank.shown[clip]), *moving]
+
+
+def naming(
+    model: VideoChatFlashForConditionalGeneration,
+    tokens: Float[Tensor, "K M D"],
+    shown: Sequence[Sequence[Card | Motion]],
+    texts: Texts,
+) -> Float[Tensor, ""]:
+    """Return how badly the word table names what each clip shows from its visual tokens, before any layer.
+
+    What a question says and what a token shows then lie near each other from the start, so that one can find the other.
+    """
+    named = [clip for clip, things in enumerate(shown) if things]
+    if not named:
+        return tokens.new_zeros(())
+    wanted = tokens.new_zeros(len(named), model.config.vocab_size)
+    for row, clip in enumerate(named):
+        words = [word for thing in shown[clip] for word in texts.names(thing)]
+        wanted[row, words] = 1 / len(set(words))
+    logits = model.lm_head(model.language.norm(tokens[named]))  # [C, M, V]
+    return F.cross_entropy(logits.flatten(0, 1), wanted.repeat_interleave(tokens.shape[1], dim=0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,9 +232,16 @@ class Lesson:
 
 
 def lesson(
-    model: VideoChatFlashForConditionalGeneration, batch: PackedBatch, looking_layers: Sequence[int] = ()
+    model: VideoChatFlashForConditionalGeneration,
+    batch: PackedBatch,
+    looking_layers: Sequence[int] = (),
+    mentioning_layers: Sequence[int] = (),
 ) -> Lesson:
-    """Read a batch; looking_layers are the layers whose attention is to go to what proves the answer."""
+    """Read a batch.
+
+    looking_layers: whose attention, of rows about to answer, is to go to what proves the answer; mentioning_layers:
+    whose attention, of rows that end a mention, is to go to what shows the thing mentioned.
+    """
     states = model.language(
         inputs_embeds=batch.embeds,
         attention_mask=batch.mask,
@@ -176,21 +254,28 @@ def lesson(
     logits, wanted = model.lm_head(states.last_hidden_state[counts]), labels[counts]
     first = (counts & ~F.pad(counts[:, :-1], (1, 0)))[counts]
     right = (logits.argmax(-1) == wanted)[first].float().mean()
-    looked = [_looked_right(model, batch, states.hidden_states[layer], layer) for layer in looking_layers]
-    looking = torch.stack([-share.clamp(min=1e-6).log().mean() for share in looked]).sum() if looked else right * 0
+    taught = [(layer, batch.mentions) for layer in mentioning_layers]
+    taught += [(layer, batch.proofs) for layer in looking_layers]
+    looked = [_looked_right(model, batch, about, states.hidden_states[layer], layer) for layer, about in taught]
+    missed = [-share.clamp(min=1e-6).log().sum() / max(1, len(share)) for share in looked]
+    looking = torch.stack(missed).sum() if missed else right * 0
     last = float(looked[-1].detach().mean()) if looked else math.nan
     return Lesson(F.cross_entropy(logits, wanted), looking, float(right), last, int(first.sum()))
 
 
 def _looked_right(
-    model: VideoChatFlashForConditionalGeneration, batch: PackedBatch, hidden: Tensor, index: int
+    model: VideoChatFlashForConditionalGeneration,
+    batch: PackedBatch,
+    about: Sequence[Proofs],
+    hidden: Tensor,
+    index: int,
 ) -> Float[Tensor, "Q"]:
-    """Return which share of a layer's attention to the film goes to proving tokens, for each row about to answer."""
+    """Return which share of a layer's attention to the film goes to the tokens that each row is about."""
     layer: Any = model.language.layers[index]
     normed = layer.input_layernorm(hidden)
     rotation = rotation_at(model.language, hidden, batch.positions)
     shares = []
-    for sample, proofs in enumerate(batch.proofs):
+    for sample, proofs in enumerate(about):
         rows = proofs.rows[proofs.proves.any(1)]
         cos, sin = rotation.cos[sample], rotation.sin[sample]
         query = project_heads(layer, normed[sample : sample + 1, rows], "q_proj")[0]  # [heads, Q, d]
@@ -203,6 +288,22 @@ def _looked_right(
     return torch.cat(shares)
 
 
+@torch.no_grad()
+def match_by_content(language: Any, generator: torch.Generator) -> None:
+    """Draw queries and keys anew: large enough to tell tokens apart, and keys equal to queries behind the first layer.
+
+    What is alike then attracts from the start. From the usual small numbers the model learned to read a lone card but,
+    in 1,400 steps, nothing of choosing among several; so it takes a hundred.
+    """
+    for index, layer in enumerate(language.layers):
+        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight  # [heads * d, D], [key heads * d, D]
+        for weight in (query, key):
+            weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
+        if index > 0:
+            per_head = query.unflatten(0, (-1, layer.self_attn.head_dim))
+            key.copy_(per_head[:: len(query) // len(key)].flatten(0, 1))
+
+
 def train_language(
     model: VideoChatFlashForConditionalGeneration,
     bank: FilmBank,
@@ -213,9 +314,10 @@ def train_language(
 ) -> None:
     """Train the projector and the language model in place; the tower is frozen, its tokens are in the bank.
 
-    on_report is called after each report, to save what there is.
+    Queries and keys are drawn anew first. on_report is called after each report, to save what there is.
     """
     texts = Texts(tokenizer)
+    match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
     parameters = [*model.projector.parameters(), *model.language.parameters()]
     decayed = [p for p in parameters if p.dim() > 1]
     plain = [p for p in parameters if p.dim() <= 1]
@@ -226,8 +328,9 @@ def train_language(
         share = learning_rate_share(step, recipe.warmup_steps, recipe.steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
-        taught = lesson(model, make_batch(model, bank, texts, recipe, step), recipe.looking_layers)
-        loss = taught.answer + recipe.looking_weight * taught.looking
+        batch, named = make_batch(model, bank, texts, recipe, step)
+        taught = lesson(model, batch, recipe.looking_layers, recipe.mentioning_layers)
+        loss = taught.answer + recipe.looking_weight * taught.looking + recipe.naming_weight * named
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -240,6 +343,7 @@ def train_language(
                     "first_right": taught.first_right,
                     "looked_right": taught.looked_right,
                     "answers": taught.num_answers,
+                    "naming": float(named.detach()),
                 }
             )
             if on_report is not None:
