@@ -14,6 +14,9 @@ SHAPES = (
 )  # fmt: skip
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "grey")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+GLYPHS = (*LETTERS, *"0123456789")
+STROKES = ("plain", "thin", "bold", "slanted")
+PAPERS = ("plain", "stripes", "bars", "checks", "dots", "slope")
 PLACES = tuple(range(9))
 # In steps of 45 degrees, clockwise from the top, as a picture is seen: x to the right, y down.
 DIRECTIONS = ("up", "up right", "right", "down right", "down", "down left", "left", "up left")
@@ -63,7 +66,7 @@ def is_held_out(key: Key) -> bool:
 
 def is_held_out_place(letter: str, place: int) -> bool:
     """Say whether no training card shows this letter at this place; about one pair in five is so."""
-    return (LETTERS.index(letter) + 2 * place) % 5 == 0
+    return (GLYPHS.index(letter) + 2 * place) % 5 == 0
 
 
 ALL_KEYS = tuple(Key(colour, shape) for shape in SHAPES for colour in COLOURS)

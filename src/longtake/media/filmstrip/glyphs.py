@@ -1,4 +1,4 @@
-"""Small pictures as masks: sixteen shapes, and an alphabet on a grid of five by seven."""
+"""Small pictures as masks: sixteen shapes, letters and digits on a grid of five by seven, papers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from longtake.media.filmstrip.attributes import HSV, HUE_JITTER_DEGREES
 
@@ -21,15 +21,23 @@ BITMAPS = {
     "Q": "0e11111115120d", "R": "1e11111e141211", "S": "0f10100e01011e", "T": "1f040404040404",
     "U": "1111111111110e", "V": "11111111110a04", "W": "1111111515150a", "X": "11110a040a1111",
     "Y": "11110a04040404", "Z": "1f01020408101f",
+    "0": "0e11191513110e", "1": "040c040404040e", "2": "0e11010204081f", "3": "1f02040201110e",
+    "4": "02060a121f0202", "5": "1f101e0101110e", "6": "0608101e11110e", "7": "1f010204080808",
+    "8": "0e11110e11110e", "9": "0e11110f01020c",
 }  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)
-def letter_mask(letter: str, height: int) -> np.ndarray:
+def letter_mask(letter: str, height: int, stroke: str = "plain") -> np.ndarray:
     """Draw a letter as a mask, float32 [h, w] of 0 to 1, with its strokes smooth at any height."""
     rows = [int(BITMAPS[letter][2 * i : 2 * i + 2], 16) for i in range(ROWS)]
     bits = np.array([[row >> (COLUMNS - 1 - j) & 1 for j in range(COLUMNS)] for row in rows], dtype=np.uint8)
     picture = Image.fromarray(bits * 255).resize((COLUMNS * 12, ROWS * 12), Image.Resampling.NEAREST)
+    if stroke == "slanted":
+        # Narrowed to four fifths and leaned over, so that it fills the same box.
+        picture = picture.transform(picture.size, Image.Transform.AFFINE, (1.25, 0.18, -15.0, 0.0, 1.0, 0.0))
+    elif stroke != "plain":
+        picture = picture.filter(ImageFilter.MinFilter(5) if stroke == "thin" else ImageFilter.MaxFilter(5))
     small = picture.resize((max(1, round(height * COLUMNS / ROWS)), max(1, height)), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32) / 255
 
@@ -41,6 +49,20 @@ def shape_mask(shape: str, side: int) -> np.ndarray:
     picture = Image.new("L", (big, big), 0)
     _draw(shape, ImageDraw.Draw(picture), float(big))
     return np.asarray(picture.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / 255
+
+
+@functools.lru_cache(maxsize=256)
+def paper_mask(paper: str, side: int) -> np.ndarray:
+    """Draw the pattern of a paper, float32 [side, side] of 0 to 1, 0 being the bare paper."""
+    y, x = np.mgrid[:side, :side].astype(np.float32) / side
+    patterns = {
+        "stripes": np.floor(x * 12) % 2,
+        "bars": np.floor(y * 12) % 2,
+        "checks": (np.floor(x * 8) + np.floor(y * 8)) % 2,
+        "dots": (x * 9 % 1 - 0.5) ** 2 + (y * 9 % 1 - 0.5) ** 2 < 0.08,
+        "slope": (x + y) / 2,
+    }
+    return np.asarray(patterns.get(paper, np.zeros_like(x)), dtype=np.float32)
 
 
 def _draw(shape: str, pen: ImageDraw.ImageDraw, big: float) -> None:

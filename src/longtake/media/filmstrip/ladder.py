@@ -11,9 +11,23 @@ from longtake.media.filmstrip.attributes import balanced, split_of
 TASKS = ("N1", "NH", "OR", "CO", "MO", "DE", "TG", "AB")
 MAX_HOPS = 4
 MAX_TRAINING_HOPS = 3
+# What training shows, and with it what else there is; frames that one of a kind takes.
 MOTION_KINDS = ("direction", "turn")
+MOTION_FRAMES = {"direction": 6, "turn": 6, "bounce": 12, "speed": 8, "path": 7}
+HAPPENINGS = ("flash", "ring", "curtain")
+HAPPENING_FRAMES = {"flash": 1, "ring": 1, "curtain": 1, "split": 3, "entry": 3, "rotation": 3}
 NUM_KINDS_TO_COUNT = 3
 MAX_CARDS = 120
+MAX_POSTER_SIDE, MAX_TILES_SIDE = 6, 3
+KNOWN: dict[str, tuple[str, ...]] = {
+    "tasks": TASKS,
+    "motion_kinds": tuple(MOTION_FRAMES),
+    "happening_kinds": tuple(HAPPENING_FRAMES),
+    "pointers": ("pictures", "codes"),
+    "poster": ("letters", "tiles"),
+    "style": ("plain", "rich"),
+    "sets": ("waves", "voronoi"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,10 +73,13 @@ class FilmSpec(StrictConfig):
     seed: chooses the split too (attributes.split_of). tasks: what is planted: cards (N1, NH, OR, TG, AB), counted
     events (CO), motions (MO), posters (DE). fps: frames a second of the film; one step of a motion is one frame at
     this rate. hops: pictures to follow in each of the four chains of NH. depth: where the first card stands, as a
-    share of the film; None leaves it to chance. motion_kinds: what MO draws from. salt: set it for a
-    hidden test.
+    share of the film; None leaves it to chance. motion_kinds, happening_kinds: what MO and CO draw from (keys of
+    MOTION_FRAMES and HAPPENING_FRAMES). pointers: what a card of a chain shows of the next one, a small picture or
+    its code. poster: a grid of letters, or of coloured tiles with codes below. style: rich adds digits, papers,
+    strokes and a slow zoom. sets: what is behind; Voronoi cells are for films that do not train. salt: set it for
+    a hidden test.
 
-    Raises: ConfigError if a value is out of its range.
+    Raises: ConfigError if a value is out of its range, or if a seed asks for what is held out of its split.
     """
 
     seed: int
@@ -78,14 +95,21 @@ class FilmSpec(StrictConfig):
     num_kinds_to_count: int = 2
     num_motions: int = 1
     motion_kinds: tuple[str, ...] = MOTION_KINDS
+    happening_kinds: tuple[str, ...] = HAPPENINGS
+    pointers: str = "pictures"
+    poster: str = "letters"
+    poster_side: int = 3
+    style: str = "plain"
+    sets: str = "waves"
     still_frames: int = 4
     detail_px: float = 14.0
     depth: float | None = None
     salt: str = ""
 
     def __post_init__(self) -> None:
-        for name, known in (("tasks", TASKS), ("motion_kinds", MOTION_KINDS)):
-            for value in getattr(self, name):
+        for name, known in KNOWN.items():
+            arrived = getattr(self, name)
+            for value in arrived if isinstance(arrived, tuple) else (arrived,):
                 if value not in known:
                     raise ConfigError(f"{name} has {value!r}; {nearest_name(value, list(known))}")
         ranges = {
@@ -93,11 +117,22 @@ class FilmSpec(StrictConfig):
             "needle_size": (0.05, 0.8), "num_extras": (0, 32), "num_cards": (2, MAX_CARDS), "hops": (1, MAX_HOPS),
             "num_kinds_to_count": (1, NUM_KINDS_TO_COUNT), "num_motions": (1, 64),
             "still_frames": (1, 10**6), "detail_px": (3.0, 40.0), "depth": (0.0, 1.0),
+            "poster_side": (1, MAX_TILES_SIDE if self.poster == "tiles" else MAX_POSTER_SIDE),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is {value}; expected {low:g} to {high:g}; choose a value in this range")
+        if self.hops > MAX_TRAINING_HOPS and split_of(self.seed) != "test":
+            raise ConfigError(
+                f"hops {self.hops} arrived with seed {self.seed}; expected at most {MAX_TRAINING_HOPS}, since longer "
+                "chains are for the test split alone; choose fewer hops, or a seed of the test split"
+            )
+        if self.sets == "voronoi" and split_of(self.seed) == "train":
+            raise ConfigError(
+                f"sets 'voronoi' arrived with seed {self.seed}, which is for training; expected 'waves', since Voronoi "
+                "sets are held out; choose a seed of the validation or test split"
+            )
 
     @property
     def duration_s(self) -> float:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from longtake.media.filmstrip.actions import ball_at, sprites_of
 from longtake.media.filmstrip.attributes import (
     COLOURS,
     NUM_PALETTES,
@@ -17,14 +18,18 @@ from longtake.media.filmstrip.attributes import (
     split_of,
     stream,
 )
-from longtake.media.filmstrip.glyphs import letter_mask, rgb, shape_mask
-from longtake.media.filmstrip.world import POSTER_SIDE, Card, Film, Motion, Poster
+from longtake.media.filmstrip.glyphs import letter_mask, paper_mask, rgb, shape_mask
+from longtake.media.filmstrip.world import Card, Film, Motion, Poster
 
 SHOT_S = (4.0, 40.0)
 EXTRA_SIZE = 0.16
+SPRITE_SIZE = 0.4
+TILE_SIZE = 0.42
 GRAIN = 6.0
 PAPER, INK = 244.0, 24.0
+PATTERN = 26.0
 STAGE = 34.0
+NUM_VORONOI_CELLS = 28
 BALL_SIZE = 0.2
 REFERENCE_SIDE = 128
 
@@ -64,8 +69,8 @@ class Renderer:
             self._draw_card(picture, card)
         if layers.happenings:
             for happening in film.happenings:
-                if happening.frame == number:
-                    self._happen(picture, happening.kind)
+                if happening.start <= number < happening.stop:
+                    self._happen(picture, happening.kind, number - happening.start)
         x, y = (int(v) for v in np.random.Generator(np.random.Philox(number)).integers(0, self.size, 2))
         picture += self.grain[y : y + self.size, x : x + self.size]
         return _clipped(picture)
@@ -77,7 +82,11 @@ class Renderer:
         texture, since = self._set[1], number - int(self.shots[shot])
         phase = since / self.film.spec.fps / 20.0 + shot
         x, y = (round(self.size * (0.5 + 0.45 * np.sin(phase * speed))) for speed in (1.0, 1.3))
-        picture = texture[y : y + self.size, x : x + self.size] * np.float32(1 + 0.12 * np.sin(phase * 1.7))
+        window = texture[y : y + self.size, x : x + self.size]
+        if self.film.spec.style == "rich":
+            nearer = (np.arange(self.size) * (0.8 + 0.2 * np.sin(phase * 0.8))).astype(np.intp)
+            window = window[np.ix_(nearer, nearer)]
+        picture = window * np.float32(1 + 0.12 * np.sin(phase * 1.7))
         if self.layers.extras:
             for mask, colour, path in self.extras:
                 where = 0.5 + 0.55 * np.sin(path[:2] * number / self.film.spec.fps + path[2:])
@@ -93,15 +102,19 @@ class Renderer:
         region = picture[y : y + side, x : x + side]
         region[:] = self._cards[number][: region.shape[0], : region.shape[1]]
 
-    def _happen(self, picture: np.ndarray, kind: str) -> None:
+    def _happen(self, picture: np.ndarray, kind: str, step: int) -> None:
         if kind == "flash":
             picture *= 0.15
             picture += 215
         elif kind == "ring":
             _paint(picture, shape_mask("ring", round(self.size * 0.9)), np.full(3, 250, np.float32), 0.5, 0.5)
-        else:
+        elif kind == "curtain":
             third = self.size // 4
             picture[:third] = picture[-third:] = 8
+        else:
+            for sprite in sprites_of(kind, step):
+                mask = np.rot90(shape_mask(sprite.shape, round(self.size * SPRITE_SIZE)), -sprite.quarters)
+                _paint(picture, mask, np.full(3, 250, np.float32), sprite.x, sprite.y)
 
     def _stage(self, motion: Motion, number: int) -> np.ndarray:
         picture = np.full((self.size, self.size, 3), STAGE, np.float32)
@@ -112,26 +125,15 @@ class Renderer:
     def _poster(self, poster: Poster) -> np.ndarray:
         picture = np.full((self.size, self.size, 3), PAPER, np.float32)
         height = max(3, round(self.film.spec.detail_px * self.size / REFERENCE_SIDE))
-        for i, letter in enumerate(poster.letters):
-            row, column = divmod(i, POSTER_SIDE)
-            x, y = ((2 * v + 1) / (2 * POSTER_SIDE) for v in (column, row))
-            _paint(picture, letter_mask(letter, height), np.full(3, INK, np.float32), x, y)
+        for i, letters in enumerate(poster.letters):
+            row, column = divmod(i, poster.side)
+            x, y = ((2 * v + 1) / (2 * poster.side) for v in (column, row))
+            if poster.colours:
+                tile = round(self.size / poster.side * TILE_SIZE)
+                _paint(picture, np.ones((tile, tile), np.float32), rgb(poster.colours[i]), x, y - 0.2 / poster.side)
+                y += 0.3 / poster.side
+            write(picture, letters, height, x, y)
         return picture
-
-
-def ball_at(motion: Motion, number: int) -> tuple[float, float]:
-    """Return where the ball is, as shares of the picture; it passes the middle half way, so no one frame tells."""
-    step, half = number - motion.start, (motion.stop - motion.start - 1) / 2
-    length = 0.38 / max(half, 1)
-
-    def heading(direction: int) -> np.ndarray:
-        angle = np.pi / 4 * direction
-        return np.array([np.sin(angle), -np.cos(angle)])
-
-    first = heading(motion.direction)
-    second = heading(motion.direction + 2 * motion.turn)
-    offset = (step - half) * length * (first if step <= half else second)
-    return float(0.5 + offset[0]), float(0.5 + offset[1])
 
 
 def card_box(film: Film, card: Card) -> tuple[float, float, float]:
@@ -143,15 +145,31 @@ def card_box(film: Film, card: Card) -> tuple[float, float, float]:
 def draw_card(card: Card, side: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a card, float32 [side, side, 3]: its shape on the left, its letter on the right, what it points to below."""
     picture = np.full((side, side, 3), PAPER - 14 * rng.random(), np.float32)
+    if card.paper != "plain":
+        picture -= PATTERN * paper_mask(card.paper, side)[..., None]
     edge = max(1, side // 20)
     picture[:edge] = picture[-edge:] = INK
     picture[:, :edge] = picture[:, -edge:] = INK
     _paint(picture, shape_mask(card.key.shape, round(side * 0.5)), rgb(card.key.colour, rng.uniform(-1, 1)), 0.31, 0.36)
-    _paint(picture, letter_mask(card.letter, round(side * 0.5)), np.full(3, INK, np.float32), 0.76, 0.36)
-    if card.points_to is not None:
+    letter = letter_mask(card.letter, round(side * 0.5), card.stroke)
+    _paint(picture, letter, np.full(3, INK, np.float32), 0.76, 0.36)
+    if card.code:
+        write(picture, card.code, round(side * 0.2), 0.22, 0.8)
+    if card.next_code:
+        _paint(picture, np.rot90(shape_mask("arrow", round(side * 0.2)), -1), np.full(3, INK, np.float32), 0.5, 0.8)
+        write(picture, card.next_code, round(side * 0.2), 0.78, 0.8)
+    elif card.points_to is not None:
         small = shape_mask(card.points_to.shape, round(side * 0.27))
         _paint(picture, small, rgb(card.points_to.colour, rng.uniform(-1, 1)), 0.5, 0.79)
     return picture
+
+
+def write(picture: np.ndarray, text: str, height: int, x: float, y: float) -> None:
+    """Write letters in ink, their middle at (x, y), shares of the picture's size."""
+    width = 0.84 * height / picture.shape[1]
+    for number, letter in enumerate(text):
+        where = x + (number - (len(text) - 1) / 2) * width
+        _paint(picture, letter_mask(letter, height), np.full(3, INK, np.float32), where, y)
 
 
 def film_frames(
@@ -187,12 +205,22 @@ def _texture(film: Film, shot: int, size: int) -> np.ndarray:
     dark, light = (np.array(colorsys.hsv_to_rgb(palette / NUM_PALETTES + shift, 0.35, value)) * 255
                    for shift, value in ((0.0, 0.3), (0.08, 0.72)))  # fmt: skip
     x, y = np.meshgrid(*[np.linspace(0, 2, size, dtype=np.float32)] * 2)
+    if film.spec.sets == "voronoi":
+        share = _voronoi(x, y, rng)[..., None]
+        return (dark + (light - dark) * share).astype(np.float32)
     waves = np.zeros((size, size), np.float32)
     for _ in range(4):
         fx, fy, phase = rng.uniform(-3, 3), rng.uniform(-3, 3), rng.uniform(0, 2 * np.pi)
         waves += np.sin(np.pi * (fx * x + fy * y) + np.float32(phase))
     share = (waves / 8 + 0.5)[..., None]
     return (dark + (light - dark) * share).astype(np.float32)
+
+
+def _voronoi(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Give each place the value of the nearest of some random points, float32 [S, S] of 0 to 1."""
+    points, values = rng.uniform(0, 2, (NUM_VORONOI_CELLS, 2)), rng.random(NUM_VORONOI_CELLS).astype(np.float32)
+    distances = np.stack([(x - px) ** 2 + (y - py) ** 2 for px, py in points])
+    return values[distances.argmin(0)]
 
 
 def _extras(film: Film, size: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from longtake.core.errors import VideoError
+from longtake.media.filmstrip.controls import control_frames
 from longtake.media.filmstrip.render import REFERENCE_SIDE, Layers, film_frames
 from longtake.media.filmstrip.world import Film
 
@@ -21,13 +24,24 @@ FORMATS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-def write_film(film: Film, path: str | Path, size: int = REFERENCE_SIDE, layers: Layers | None = None) -> Path:
+def write_film(
+    film: Film,
+    path: str | Path,
+    size: int = REFERENCE_SIDE,
+    layers: Layers | None = None,
+    *,
+    control: str | None = None,
+) -> Path:
     """Write a film as mp4, mkv (H.264) or webm (VP9), as the suffix says, square, `size` pixels wide.
 
-    Raises: VideoError for another suffix, or an encoder that this build of PyAV lacks.
+    control: write what this control makes of the film instead (keys of CONTROLS).
+
+    Raises: VideoError for another suffix, or an encoder that this build of PyAV lacks. ConfigError for an unknown
+    control.
     """
     path = Path(path)
-    _encode(film, str(path), path.suffix, size, layers)
+    frames = film_frames(film, size, layers=layers) if control is None else control_frames(film, control, size)
+    _encode(frames, film.spec.fps, str(path), path.suffix, size)
     return path
 
 
@@ -37,21 +51,21 @@ def film_bytes(film: Film, suffix: str = ".mp4", size: int = REFERENCE_SIDE, lay
     Raises: VideoError as `write_film`.
     """
     stream = io.BytesIO()
-    _encode(film, stream, suffix, size, layers)
+    _encode(film_frames(film, size, layers=layers), film.spec.fps, stream, suffix, size)
     return stream.getvalue()
 
 
-def _encode(film: Film, target: str | io.BytesIO, suffix: str, size: int, layers: Layers | None) -> None:
+def _encode(frames: Iterator[np.ndarray], fps: float, target: str | io.BytesIO, suffix: str, size: int) -> None:
     if suffix not in FORMATS:
         raise VideoError(f"the suffix {suffix!r} arrived; expected one of {', '.join(FORMATS)}; rename the file")
     container_name, codec, options = FORMATS[suffix]
     if codec not in av.codecs_available:
         raise VideoError(f"encoder {codec} is not in this build of PyAV; expected it to be; choose another suffix")
-    rate = Fraction(film.spec.fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(1000)
     with av.open(target, "w", format=container_name) as container:
         stream: Any = container.add_stream(codec, rate=rate, width=size, height=size, pix_fmt="yuv420p")
         stream.codec_context.options = options
-        for number, pixels in enumerate(film_frames(film, size, layers=layers)):
+        for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
