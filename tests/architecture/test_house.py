@@ -18,11 +18,13 @@ FLOORS = {
     "methods": 2,
     "nn": 2,
     "data": 2,
+    "memory": 2,
     "models": 3,
     "convert": 4,
     "engine": 5,
     "train": 5,
-    "cli": 6,
+    "recipes": 6,
+    "cli": 7,
 }
 TOP_FILES = {"__init__.py", "_version.py", "auto.py"}
 FORBIDDEN_PACKAGES = {"torchvision", "timm", "decord", "cv2", "flash_attn"}

@@ -182,7 +182,8 @@ def test_state_dict_may_be_tied_and_half_precision():
 def released_state() -> dict[str, torch.Tensor]:
     from longtake.convert.key_map import rename_to_released
 
-    return rename_to_released(build_random().state_dict())
+    model = build_random()
+    return rename_to_released(model.state_dict(), model.config)
 
 
 def test_save_leaves_nothing_behind_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

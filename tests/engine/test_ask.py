@@ -14,7 +14,7 @@ from longtake.core.budget import Budget
 from longtake.core.chat import Turn
 from longtake.core.errors import BudgetError, PromptError, VideoError
 from longtake.core.types import VideoMemory
-from longtake.engine import ask as ask_module
+from longtake.engine import show as show_module
 from longtake.engine.ask import Chat, TextStream, ask
 from longtake.engine.ingest import ingest
 from longtake.engine.ledger import Ledger
@@ -105,7 +105,7 @@ def test_same_seed_same_answer(loaded: LoadedModel, memory: VideoMemory):
 def test_a_bad_question_is_refused_before_anything_is_decoded(
     question: str, message: str, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(ask_module, "ingest", lambda *_, **__: pytest.fail("the video was read"))
+    monkeypatch.setattr(show_module, "open_video", lambda *_, **__: pytest.fail("the video was read"))
     with pytest.raises(PromptError, match=message):
         ask("film.mp4", question, loaded)
 
@@ -156,7 +156,7 @@ def test_a_picture_is_asked_without_a_time_message(tmp_path: Path, loaded: Loade
     Image.fromarray(draw_clock(1.0, 96, 192)).save(picture)
     memory = ingest(picture, loaded)
     prompt = f"<|im_start|>user\n<image>\n{QUESTION}<|im_end|>\n"
-    assert prompt in ask_module._prompt(memory, QUESTION, ())
+    assert prompt in show_module.prompt_of([show_module.shown(memory, loaded)], loaded, QUESTION)
     answer = ask(memory, QUESTION, loaded, SHORT)
     assert [(span.start_s, span.end_s) for span in answer.evidence] == [(0.0, 0.0)]
 

@@ -72,7 +72,7 @@ def test_the_answer_is_written_from_the_selected_frames_and_they_are_its_evidenc
     answer = ask(long_film, QUESTION, loaded, SHORT, selector=selector, ledger=ledger)
     chosen = select(long_film, QUESTION, loaded, selector)
     assert chosen is not None and len(chosen.clips) == 4 and chosen.clips == sorted(chosen.clips)
-    prompt = selected_prompt(long_film, chosen, QUESTION, (), selector)
+    prompt = selected_prompt(long_film, chosen, QUESTION, (), selector, loaded)
     assert "16 of the 80 frames" in prompt
     assert ledger.stages["prefill"].tokens < 4 * 64 + len(prompt) + 1
     assert answer.evidence_kind == "relevance"

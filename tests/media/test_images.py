@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from longtake.core.errors import VideoError
 from longtake.media import images
-from longtake.media.images import read_image
+from longtake.media.images import open_picture, read_image
+from longtake.media.transforms import anyres_grid
+from longtake.media.video import open_video
 
 RNG = np.random.default_rng(5)
 PIXELS = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -66,6 +70,23 @@ def test_sixteen_bits_are_scaled_and_not_cut_off():
     assert np.abs(pixels[..., 0].astype(float) - deep / 257).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.parametrize("top", [40, 255, 65535])
+def test_a_dark_picture_of_sixteen_bits_stays_dark(top: int):
+    deep = np.linspace(0, top, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pixels = read_image(encoded(Image.fromarray(deep)))
+    assert pixels.max() == round(top / 257)
+
+
+@pytest.mark.parametrize("kind", ["grey", "cmyk"])
+def test_tiff_is_a_picture_by_its_first_bytes(kind: str, tmp_path: Path):
+    path, deep = tmp_path / "scan", np.full((8, 8), 257 * 99, np.uint16)
+    image = Image.fromarray(deep) if kind == "grey" else Image.new("RGB", (8, 8), (99, 99, 99)).convert("CMYK")
+    path.write_bytes(encoded(image, "TIFF"))
+    with open_video(path) as video:
+        assert video.info.container == "image"
+        assert (next(video.frames_at(np.zeros(1))).pixels == 99).all()
+
+
 def test_what_is_transparent_is_white():
     clear = np.zeros((4, 4, 4), np.uint8)
     assert (read_image(encoded(Image.fromarray(clear, "RGBA"))) == 255).all()
@@ -75,6 +96,32 @@ def test_of_an_animation_the_first_picture_is_taken():
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     data = encoded(first, "WEBP", save_all=True, append_images=[second], lossless=True)
     assert (read_image(data) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "TIFF"])
+def test_pictures_that_are_not_shown_are_counted(kind: str, tmp_path: Path):
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    path = tmp_path / "several"
+    path.write_bytes(encoded(pictures[0], kind, save_all=True, append_images=pictures[1:]))
+    with open_video(path) as video:
+        assert [note for note in video.warnings if "holds 3 pictures and the first is shown" in note]
+
+
+def test_the_previews_that_a_camera_adds_to_a_photograph_are_not_counted():
+    pictures = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::2, ::2])]
+    assert open_picture(encoded(pictures[0], "MPO", save_all=True, append_images=pictures[1:])).notes == ()
+
+
+def test_a_moving_gif_is_a_film(tmp_path: Path):
+    path, pictures = tmp_path / "moving.gif", [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    path.write_bytes(encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:], duration=500))
+    with open_video(path) as video:
+        assert (video.info.container, video.info.num_frames) == ("gif", 2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 20)])
+def test_pictures_of_extreme_shapes_are_read(size: tuple[int, int]):
+    assert read_image(encoded(Image.new("RGB", size, "teal"))).shape == (size[1], size[0], 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -117,3 +164,12 @@ def test_a_picture_beyond_the_limit_is_refused_unread(monkeypatch: pytest.Monkey
     monkeypatch.setattr(images, "MAX_PIXELS", 599)
     with pytest.raises(VideoError, match="30 x 20 pixels; expected at most 599"):
         read_image(encoded(Image.fromarray(PIXELS)))
+
+
+@given(width=st.integers(1, 5000), height=st.integers(1, 5000), most=st.integers(1, 36))
+def test_fewer_tiles_may_be_asked_for(width: int, height: int, most: int):
+    columns, rows = anyres_grid((width, height), 56, max_tiles=most)
+    assert columns * rows <= most
+    whole = anyres_grid((width, height), 56)
+    if whole[0] * whole[1] <= most:
+        assert (columns, rows) == whole

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def our_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         number, rest = found.groups()
         if rest.startswith("temporal."):
-            ours[f"temporal.{number}.{rest.removeprefix('temporal.')}"] = value
+            ours[f"layer.{number}.{rest}"] = value
         elif rest.startswith("attn.qkv."):
             for letter, part in zip("qkv", value.chunk(3), strict=True):
                 ours[f"layer.{number}.attention.{letter}_proj.{rest.removeprefix('attn.qkv.')}"] = part
@@ -107,6 +109,33 @@ def test_progressive_tower_equals_the_reconstruction(case: str) -> None:
     torch.testing.assert_close(out, tensors["last_hidden_state"], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("case", SEQUENCES)
+@torch.no_grad()
+def test_every_step_of_a_temporal_layer_equals_the_reconstruction(case: str) -> None:
+    model, facts, tensors = progressive(case)
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _, __, out: seen.__setitem__(name, out[0] if isinstance(out, tuple) else out)
+
+    for index, branch in model.branches.items():
+        branch.time.register_forward_hook(keep(f"layer{index}.te"))
+        branch.adaln.register_forward_hook(keep(f"layer{index}.adaln_out"))
+        branch.attn.register_forward_hook(keep(f"layer{index}.temporal_attn_out"))
+        branch.register_forward_pre_hook(lambda _, args, i=index: seen.__setitem__(f"layer{i}.after_spatial", args[0]))
+    for index, layer in enumerate(model.layer[1:]):  # what a block puts out is what the next one normalises
+        layer.layernorm_before.register_forward_pre_hook(
+            lambda _, args, i=index: seen.__setitem__(f"block{i}.out", args[0])
+        )
+    model.embeddings.register_forward_hook(keep("embeddings"))
+    model(tensors["pixel_values"], tensors["sequence_lengths"].tolist(), facts["repeat"])
+    assert len(seen) == len(model.layer) + 4 * len(model.branches)
+    for name, value in seen.items():
+        expected = tensors[name]
+        shared = value.repeat_interleave(len(expected) // len(value), 0)  # copies are made as late as they can be
+        torch.testing.assert_close(shared, expected, atol=2e-5, rtol=1e-4)
+
+
 def test_time_codes_are_cosines_then_sines() -> None:
     _, tensors = load("r_time_codes")
     got, wanted = time_code(tensors["t"]), tensors["code"]
@@ -138,10 +167,61 @@ def test_a_later_frame_does_not_touch_an_earlier_one() -> None:
 @torch.no_grad()
 def test_shut_gates_give_the_static_tower() -> None:
     model, _, tensors = progressive("r_a_video5")
-    for branch in model.temporal.values():
+    for branch in model.branches.values():
         branch.gate.zero_()
-    alone = torch.cat([model(frame[None], [1]) for frame in tensors["pixel_values"]])
-    torch.testing.assert_close(model(tensors["pixel_values"], [5]), alone, atol=1e-6, rtol=1e-6)
+    static = ProgressiveTower(dataclasses.replace(model.config, temporal_layers=()))
+    static.load_state_dict({name: value for name, value in model.state_dict().items() if ".temporal." not in name})
+    assert torch.equal(model(tensors["pixel_values"], [5]), static(tensors["pixel_values"], [1] * 5))
+
+
+@torch.no_grad()
+def test_attention_over_one_frame_is_its_value_alone() -> None:
+    model, _, _ = progressive("r_a_video1")
+    attention = next(iter(model.branches.values())).attn
+    x = torch.randn(1, 5, model.width)
+    value = attention.qkv(x).chunk(3, dim=-1)[2]
+    torch.testing.assert_close(attention(x, [1])[0], attention.proj(value), atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_features_depend_on_the_length_of_the_sequence_except_those_of_the_first_frame() -> None:
+    model, _, tensors = progressive("r_a_video5")
+    whole, shorter = model(tensors["pixel_values"], [5])[:4], model(tensors["pixel_values"][:4], [4])
+    torch.testing.assert_close(whole[0], shorter[0], atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(whole[1], shorter[1], atol=1e-4)
+
+
+OWN_FORMS = [{"share_time_mlp": True}, {"gate": "scalar"}, {"cls_in_time": False}, {"temporal_heads": 4}]
+
+
+@pytest.mark.parametrize("form", OWN_FORMS, ids=str)
+@torch.no_grad()
+def test_every_inferred_choice_is_a_field_that_streams_and_shares_like_the_assumed_one(form: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"image_size": 56, "width": 16, "depth": 3, "num_heads": 2, "mlp_hidden": 32}
+    model = ProgressiveTower(InternVitConfig(**shape, temporal_layers=(1, 2), **form))
+    for parameter in model.parameters():
+        parameter.normal_(std=0.3)
+    pixels = torch.randn(3, 3, 56, 56)
+    state = TemporalStream(nominal_frames=3)
+    whole = model(pixels, [3])
+    torch.testing.assert_close(
+        torch.cat([model.stream(p, state) for p in pixels.split(2)]), whole, atol=1e-4, rtol=1e-4
+    )
+    naive = model(pixels.repeat_interleave(2, 0), [2] * 3)
+    torch.testing.assert_close(model(pixels, [2] * 3, 2), naive, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(model(pixels, [1] * 3)[2], whole[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("field", [{"gate": "matrix"}, {"temporal_layers": (24,)}])
+def test_a_tower_of_unknown_form_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        InternVitConfig(**field)
+
+
+def test_a_stream_needs_a_window_of_a_frame() -> None:
+    with pytest.raises(ConfigError, match="window is 0"):
+        TemporalStream(nominal_frames=4, window=0)
 
 
 @torch.no_grad()
@@ -149,7 +229,7 @@ def test_only_the_time_code_tells_the_copies_of_an_image_apart() -> None:
     model, _, tensors = progressive("r_a_image4")
     copies = model(tensors["pixel_values"], [4], 4)
     assert not torch.allclose(copies[0], copies[3], atol=1e-3)
-    for branch in model.temporal.values():
+    for branch in model.branches.values():
         branch.time.w2.weight.zero_()
     same = model(tensors["pixel_values"], [4], 4)
     torch.testing.assert_close(same, same[:1].expand_as(same), atol=1e-5, rtol=1e-5)

@@ -1,1 +1,1 @@
-"""Floor 6: the only place that prints, reads the environment or exits."""
+"""Floor 7: the only place that prints, reads the environment or exits."""

@@ -1,4 +1,4 @@
-"""`longtake chat`: several questions about one video, encoded once."""
+"""`longtake chat`: several questions about videos and pictures, encoded once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from longtake.core.errors import PromptError
 
 
 def run(
-    video: str, budget: Budget, start_s: float | None, end_s: float | None, model: dict[str, Any], as_json: bool
+    media: list[str], budget: Budget, start_s: float | None, end_s: float | None, model: dict[str, Any], as_json: bool
 ) -> None:
     """Read questions line by line until the input ends."""
     from longtake.cli.models import RANDOM_NOTICE, load_model, selector_for
@@ -23,8 +23,9 @@ def run(
         loaded = load_model(**model)
     with progress_bars(quiet=as_json) as advance:
         selector = selector_for(loaded, model)
-        chat = Chat(video, loaded, budget, start_s=start_s, end_s=end_s, selector=selector, on_progress=advance)
-    err.print(f"{chat.memory.num_frames} frames read. Ask; an empty line or Ctrl-D ends.")
+        chat = Chat(media, loaded, budget, start_s=start_s, end_s=end_s, selector=selector, on_progress=advance)
+    num_frames = sum(memory.num_frames for memory in chat.memories)
+    err.print(f"{num_frames} frames read. Ask; an empty line or Ctrl-D ends.")
     while True:
         try:
             question = err.input("> ")
@@ -42,4 +43,4 @@ def run(
             print_json(answer_json(answer))
         else:
             out.print()
-            show_evidence(answer)
+            show_evidence(answer, media)

@@ -21,8 +21,11 @@ app = typer.Typer(
 )
 
 Video = Annotated[str, typer.Argument(help="A video, picture or folder of pictures: a path or an http(s) address.")]
+Media = Annotated[list[str], typer.Argument(help="Videos, pictures, folders of pictures, memories, in order.")]
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON object to standard output.")]
 MaxFrames = Annotated[int, typer.Option(help="At most this many frames.")]
+TokensPerFrame = Annotated[Optional[float], typer.Option(help="Merge tokens to so many a frame: 16, 4, 1, 0.25 …")]  # noqa: UP045
+MaxTiles = Annotated[Optional[int], typer.Option(help="Cut a picture into at most so many tiles.")]  # noqa: UP045
 MaxNewTokens = Annotated[int, typer.Option(help="At most this many tokens of answer.")]
 Start = Annotated[Optional[float], typer.Option(help="Take the video from this second on.")]  # noqa: UP045
 End = Annotated[Optional[float], typer.Option(help="Take the video up to this second.")]  # noqa: UP045
@@ -61,10 +64,17 @@ def _command(name: str) -> Any:
     return importlib.import_module(f"longtake.cli.{name}").run
 
 
-def _budget(max_frames: int, max_new_tokens: int) -> Any:
+def _budget(
+    max_frames: int, max_new_tokens: int, tokens_per_frame: float | None = None, max_tiles: int | None = None
+) -> Any:
     from longtake.core.budget import Budget
 
-    return Budget(max_frames=max_frames, max_new_tokens=max_new_tokens)
+    return Budget(
+        max_frames=max_frames,
+        max_new_tokens=max_new_tokens,
+        tokens_per_frame=tokens_per_frame,
+        max_tiles=max_tiles,
+    )
 
 
 def _model(
@@ -85,12 +95,14 @@ def _model(
 
 @app.command()
 def ask(
-    video: Video,
+    media: Media,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: Model = None,
     recipe: Recipe = None,
     max_frames: MaxFrames = 512,
     max_new_tokens: MaxNewTokens = 1024,
+    tokens_per_frame: TokensPerFrame = None,
+    max_tiles: MaxTiles = None,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
@@ -102,21 +114,29 @@ def ask(
     preset: Preset = None,
     untuned: Untuned = False,
     settings: Settings = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Ask again without what the answer cites.")] = False,
+    pictures: Annotated[Optional[str], typer.Option(help="Of a memory: put pictures of the evidence here.")] = None,  # noqa: UP045
     json: Json = False,
 ) -> None:
-    """Answer a question about a video, with the spans that the answer rests on."""
+    """Answer a question about videos and pictures, with the spans that the answer rests on.
+
+    With several, the question may say <image> where each belongs; else they stand in front of it.
+    """
     chosen = (select, frames_kept)
     parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
-    _command("ask")(video, question, _budget(max_frames, max_new_tokens), start, end, parts, json)
+    budget = _budget(max_frames, max_new_tokens, tokens_per_frame, max_tiles)
+    _command("ask")(media, question, budget, start, end, parts, verify, pictures, json)
 
 
 @app.command()
 def chat(
-    video: Video,
+    media: Media,
     model: Model = None,
     recipe: Recipe = None,
     max_frames: MaxFrames = 512,
     max_new_tokens: MaxNewTokens = 1024,
+    tokens_per_frame: TokensPerFrame = None,
+    max_tiles: MaxTiles = None,
     start: Start = None,
     end: End = None,
     dtype: Dtype = "auto",
@@ -130,10 +150,11 @@ def chat(
     settings: Settings = None,
     json: Json = False,
 ) -> None:
-    """Ask several questions about a video, which is encoded once."""
+    """Ask several questions about videos and pictures, which are encoded once."""
     chosen = (select, frames_kept)
     parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
-    _command("chat")(video, _budget(max_frames, max_new_tokens), start, end, parts, json)
+    budget = _budget(max_frames, max_new_tokens, tokens_per_frame, max_tiles)
+    _command("chat")(media, budget, start, end, parts, json)
 
 
 @app.command()
@@ -219,6 +240,91 @@ def demo(
 ) -> None:
     """Run the whole path on a film made on the spot, with untrained random weights."""
     _command("demo")(video, json)
+
+
+@app.command()
+def ingest(
+    videos: Annotated[list[str], typer.Argument(help="Videos, pictures or folders of pictures.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="A folder for the memories, or one file: film.ltm.")] = ".",
+    store: Annotated[str, typer.Option(help="Keep tokens as float32, bfloat16, float16, int8; auto loses nothing.")] = (
+        "auto"
+    ),
+    model: Model = None,
+    recipe: Recipe = None,
+    max_frames: MaxFrames = 4096,
+    start: Start = None,
+    end: End = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Turn videos into memories on disk, to ask without decoding them again; goes on where it was stopped."""
+    parts = _model(model, recipe, dtype, device, compress, None, settings, preset, untuned)
+    _command("ingest")(videos, out, store, _budget(max_frames, 1), start, end, parts, json)
+
+
+@app.command()
+def watch(
+    video: Annotated[str, typer.Argument(help="A video file that is still being written.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="The memory: live.ltm.")],
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 1.0,
+    max_mb: Annotated[Optional[float], typer.Option(help="At most so many MB: old parts lose detail, then go.")] = None,  # noqa: UP045
+    store: Annotated[str, typer.Option(help="Keep tokens as float32, bfloat16, float16, int8; auto loses nothing.")] = (
+        "auto"
+    ),
+    quiet: Annotated[float, typer.Option(help="Finished after so many seconds without growth.")] = 30.0,
+    model: Model = None,
+    recipe: Recipe = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Append to a memory while a video grows; ask it meanwhile. Record a stream into a file and watch that."""
+    parts = _model(model, recipe, dtype, device, compress, None, settings, preset, untuned)
+    _command("watch")(video, out, fps, max_mb, store, quiet, parts, json)
+
+
+@app.command()
+def memory(
+    action: Annotated[str, typer.Argument(help="info, verify or prune.")],
+    memories: Annotated[list[str], typer.Argument(help="Memories, or folders of them.")],
+    tokens_per_frame: TokensPerFrame = None,
+    store: Annotated[Optional[str], typer.Option(help="With prune: keep tokens as bfloat16, float16, int8.")] = None,  # noqa: UP045
+    json: Json = False,
+) -> None:
+    """Say what is in memories, compare every byte with its checksum, or make them smaller."""
+    _command("memory")(action, memories, tokens_per_frame, store, json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="stage1 to stage4, sct, xcomp, or module:function.")],
+    settings: Annotated[Optional[list[str]], typer.Option("--set", help="A field of it: rates.tower=2e-6.")] = None,  # noqa: UP045
+    json: Json = False,
+) -> None:
+    """Train by a recipe; the same command goes on where a run was stopped. See docs/training.md."""
+    _command("train")(recipe, settings or [], json)
+
+
+@app.command()
+def convert(
+    folder: Annotated[str, typer.Argument(help="A checkpoint's folder.")],
+    target: Annotated[Optional[str], typer.Argument(help="The folder to write, under the names used here.")] = None,  # noqa: UP045
+    explain: Annotated[bool, typer.Option("--explain", help="Only say what its tensors' names stand for.")] = False,
+    table: Annotated[Optional[str], typer.Option(help="A JSON table: its names to ours.")] = None,  # noqa: UP045
+    preset: Preset = None,
+    json: Json = False,
+) -> None:
+    """Write a checkpoint anew, or explain the names in one whose code is not public (PVC)."""
+    _command("convert")(folder, target, explain, table, preset, json)
 
 
 @app.command()

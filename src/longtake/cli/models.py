@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,13 +70,22 @@ def load_model(
     if reducer is not None:
         loaded.model.reducer = reducer
     if compress is not None or "compress" in values:
-        loaded.model.compressor = build_method("compress", compress or "tome", values.pop("compress", {}))
+        loaded.model.use_compressor(build_method("compress", compress or "tome", values.pop("compress", {})))
     if values:
         raise ConfigError(
             f"--set names {sorted(values)}; expected compress.FIELD=…, with --reduce reduce.FIELD=…, or with --select "
             "select.FIELD=…"
         )
     return loaded
+
+
+def model_options(model: dict[str, Any]) -> str:
+    """Write the options that chose a model as they were typed."""
+    flags = {"--model": model["name"], "--recipe": model["recipe"], "--preset": model["preset"]}
+    flags |= {"--compress": model["compress"], "--dtype": None if model["dtype"] == "auto" else model["dtype"]}
+    pairs = [(flag, value) for flag, value in flags.items() if value is not None]
+    pairs += [("--set", text) for text in model["settings"] if text.startswith("compress.")]
+    return " ".join([*(f"{flag} {shlex.quote(value)}" for flag, value in pairs), *["--untuned"] * model["untuned"]])
 
 
 def selector_for(loaded: LoadedModel, model: dict[str, Any]) -> Selector | None:

@@ -30,7 +30,9 @@ score is the span's share of the attention to the video), `finish_reason` (`stop
 (by name: `seconds`, `bytes`, `tokens`), `total_s`, `unstaged_s` (what the stages leave of the total),
 `peak_memory_bytes` (of the process) and `notes` (decoder, device, dtype, and what was lost on the way). With
 `--select` the evidence are the spans that were selected, a score is a span's peak relevance over the video's mean, and
-`evidence_kind` is `relevance`.
+`evidence_kind` is `relevance`. With several pictures and videos each span has a `medium`, the number of its file from
+1; a picture has no seconds, so its span starts and ends at 0. With `--verify` there is `verify` (`without_cited` and
+`without_others`: the answers without what was removed; `holds`), with `--pictures` `pictures` (paths, one a span).
 """
 OTHER_CODES = (
     (0, "", "Done."),

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
 from longtake.core.errors import CheckpointError, ConfigError
 from longtake.models.configuration import MODEL_TYPE, VideoChatFlashConfig
+from longtake.models.loaded import AnyConfig
+from longtake.models.pvc_configuration import PVC_MODEL_TYPE, PvcConfig
 
 CONFIG_FILE = "config.json"
-MODEL_TYPES = (MODEL_TYPE, "llava_qwen", "llava_qwen_flash", "qwen2")
+MODEL_TYPES = (MODEL_TYPE, "llava_qwen", "llava_qwen_flash", "qwen2", PVC_MODEL_TYPE)
 # Facts about the class that saved the file, not about the model.
 _LEFT_OUT = ("model_type", "auto_map", "architectures", "quantization_config_path")
 
 
-def config_from_dict(values: Mapping[str, object], where: str = "the configuration") -> VideoChatFlashConfig:
-    """Build the configuration from flat released keys.
+def config_from_dict(values: Mapping[str, object], where: str = "the configuration") -> AnyConfig:
+    """Build the configuration from released keys; the model type says which.
 
     Raises: CheckpointError if the model type is another one, or the keys say that no video can be read.
     Source: released repositories were uploaded with several model types; `qwen2` counts only beside a connector.
@@ -27,13 +30,16 @@ def config_from_dict(values: Mapping[str, object], where: str = "the configurati
     if model_type not in MODEL_TYPES or (model_type == "qwen2" and "mm_projector_type" not in values):
         raise CheckpointError(
             f"{where} has model_type {model_type!r}{'' if model_type != 'qwen2' else ' and no mm_projector_type'}; "
-            f"expected one of {', '.join(MODEL_TYPES)} with a connector; pass a VideoChat-Flash checkpoint"
+            f"expected one of {', '.join(MODEL_TYPES)} with a connector; pass a VideoChat-Flash or PVC checkpoint"
         )
-    plain = {key: value for key, value in values.items() if key not in _LEFT_OUT}
+    plain: dict[str, Any] = {key: value for key, value in values.items() if key not in _LEFT_OUT}
     try:
-        config = VideoChatFlashConfig(**plain)  # pyright: ignore[reportArgumentType]
+        if model_type == PVC_MODEL_TYPE:
+            config = PvcConfig(**plain)
+        else:
+            config = VideoChatFlashConfig(**plain)
+            _ = config.vision_width
         config.check_supported()
-        _ = config.vision_width
     except ConfigError as error:
         raise CheckpointError(f"{where} is not usable: {error}") from error
     except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -41,7 +47,7 @@ def config_from_dict(values: Mapping[str, object], where: str = "the configurati
     return config
 
 
-def read_config(folder: Path) -> VideoChatFlashConfig:
+def read_config(folder: Path) -> AnyConfig:
     """Read a folder's config.json.
 
     Raises: CheckpointError if it is not there, is no JSON object, or describes another architecture.

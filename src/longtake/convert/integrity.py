@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from longtake.convert.key_map import EMBEDDING, HEAD, released_shapes
+from longtake.convert.key_map import head_names, released_shapes
+from longtake.convert.pvc_roles import NAMES_FILE, NameMatch, explain_names, read_table
 from longtake.core.errors import CheckpointError
-from longtake.models.configuration import VideoChatFlashConfig
 from longtake.models.gate import check_names
+from longtake.models.loaded import AnyConfig
+from longtake.models.pvc_configuration import PvcConfig
 
 ROWS_AT_ONCE = 8192
 HASH_WHOLE_BYTES = 64 * 2**20
@@ -28,11 +30,15 @@ _SINGLES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclasses.dataclass(frozen=True)
 class WeightFiles:
-    """The files of a checkpoint's weights and the shape of every tensor in them, by released name."""
+    """The files of a checkpoint's weights and the shape of every tensor in them, by released name.
+
+    renamed: tensors whose names in the files are other ones, to the names under which this model knows them.
+    """
 
     files: tuple[Path, ...]
     shapes: dict[str, tuple[int, ...]]
     home: dict[str, Path]
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -108,37 +114,62 @@ def read_weight_files(folder: Path) -> WeightFiles:
     return WeightFiles(files, shapes, home)
 
 
-def head_is_tied(weights: WeightFiles) -> bool:
+def head_is_tied(weights: WeightFiles, head: str, embedding: str) -> bool:
     """Say whether the head shares the embedding's weights: absent, or equal to it in every value."""
-    if HEAD not in weights.shapes:
+    if head not in weights.shapes:
         return True
-    if weights.shapes[HEAD] != weights.shapes.get(EMBEDDING):
+    if weights.shapes[head] != weights.shapes.get(embedding):
         return False
-    if weights.home[HEAD].suffix != ".safetensors":
-        states = [torch.load(weights.home[n], map_location="cpu", weights_only=True) for n in (HEAD, EMBEDDING)]
-        return torch.equal(states[0][HEAD], states[1][EMBEDDING])
+    if weights.home[head].suffix != ".safetensors":
+        states = [torch.load(weights.home[n], map_location="cpu", weights_only=True) for n in (head, embedding)]
+        return torch.equal(states[0][head], states[1][embedding])
     with (
-        safe_open(weights.home[HEAD], framework="pt") as one,
-        safe_open(weights.home[EMBEDDING], framework="pt") as two,
+        safe_open(weights.home[head], framework="pt") as one,
+        safe_open(weights.home[embedding], framework="pt") as two,
     ):
-        head, embedding = one.get_slice(HEAD), two.get_slice(EMBEDDING)
-        rows = weights.shapes[HEAD][0]
+        theirs, own = one.get_slice(head), two.get_slice(embedding)
+        rows = weights.shapes[head][0]
         return all(
-            torch.equal(head[start : start + ROWS_AT_ONCE], embedding[start : start + ROWS_AT_ONCE])
+            torch.equal(theirs[start : start + ROWS_AT_ONCE], own[start : start + ROWS_AT_ONCE])
             for start in range(0, rows, ROWS_AT_ONCE)
         )
 
 
-def check_checkpoint(folder: Path, config: VideoChatFlashConfig) -> WeightFiles:
+def explain_folder(folder: Path, config: PvcConfig, names: Path | None = None) -> NameMatch:
+    """Say what the names in a folder of PVC weights stand for, by the table `names` or that of the folder.
+
+    Fills in what only the tensors say of the temporal layers; changes `config`.
+
+    Raises: CheckpointError if the files or the table are damaged.
+    """
+    return _match(folder, config, read_weight_files(folder).shapes, names)
+
+
+def _match(folder: Path, config: PvcConfig, shapes: dict[str, tuple[int, ...]], names: Path | None) -> NameMatch:
+    table = names or folder / NAMES_FILE
+    return explain_names(config, shapes, read_table(table) if names or table.is_file() else None)
+
+
+def check_checkpoint(folder: Path, config: AnyConfig, names: Path | None = None) -> WeightFiles:
     """Check names and shapes against the configuration before anything is loaded, and settle the head.
 
-    Sets config.tie_word_embeddings to what the files say.
+    Sets config.tie_word_embeddings to what the files say; for PVC also what only the tensors say of the temporal
+    layers. Names that no code has published are matched by shape and by the table `names`, or `pvc_names.json` of the
+    folder.
 
-    Raises: CheckpointError naming the tensor and the remedy.
+    Raises: CheckpointError naming the tensor and the remedy; ConfigError if PVC's time scale is not known.
     """
     weights = read_weight_files(folder)
-    check_names(released_shapes(config), weights.shapes, optional=(HEAD,))
-    config.tie_word_embeddings = head_is_tied(weights)
+    found = weights.shapes
+    if isinstance(config, PvcConfig):
+        match = _match(folder, config, found, names)
+        match.require_whole()
+        _ = config.known_time_scale
+        weights.renamed.update({name: match.to_ours(name) for name in found if match.to_ours(name) != name})
+        found = {match.to_ours(name): shape for name, shape in found.items()}
+    head, embedding = head_names(config)
+    check_names(released_shapes(config), found, optional=(head,))
+    config.tie_word_embeddings = head_is_tied(weights, head, embedding)
     return weights
 
 

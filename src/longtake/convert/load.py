@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,17 +18,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from longtake.convert.config_reader import config_from_dict, read_config
 from longtake.convert.integrity import WeightFiles, check_checkpoint, weights_identity
-from longtake.convert.key_map import EMBEDDING, HEAD, rename_to_ours
+from longtake.convert.key_map import head_names, rename_to_ours, rename_to_released
+from longtake.convert.pvc_roles import explain_names
 from longtake.convert.tuned import attach_methods, check_preset, check_tuned
 from longtake.core.errors import CheckpointError, StorageError
 from longtake.core.protocols import LayerCompressor
-from longtake.models.configuration import VideoChatFlashConfig
 from longtake.models.gate import check_names, check_values
-from longtake.models.loaded import LoadedModel
+from longtake.models.loaded import AnyConfig, AnyModel, LoadedModel, model_class
 from longtake.models.presets import PRESETS
 from longtake.models.presets import preset as find_preset
-from longtake.models.released_names import to_released
-from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+from longtake.models.pvc_configuration import PvcConfig
 
 HUB_TIMEOUT_S = 10.0
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.jinja", "*.model"]
@@ -40,6 +40,7 @@ def load(
     preset: str | None = None,
     reducer: LayerCompressor | None = None,
     untuned: bool = False,
+    names: Path | None = None,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     device_map: str | dict[str, Any] | None = None,
@@ -50,7 +51,8 @@ def load(
     Every tensor is checked by name, shape and value; nothing is initialised at random. dtype, device_map and
     quantization_config mean what they mean in transformers; device moves the model after loading. preset takes the
     architecture and methods from a released preset instead of the folder's config.json. reducer replaces what the
-    configuration says about dropping tokens. untuned: accept methods that the weights were not tuned for.
+    configuration says about dropping tokens. untuned: accept methods that the weights were not tuned for. names: a
+    table of the names of PVC's tensors, else `pvc_names.json` of the folder, where shapes do not explain them.
 
     Raises: CheckpointError if the checkpoint is not on this machine and the hub is out of reach, if any file or
         tensor of it is missing, renamed, wrongly shaped, empty or not finite, or if the weights were tuned for other
@@ -66,15 +68,17 @@ def load(
         if preset is not None:
             check_preset(folder, preset, config)
         check_tuned(config, reducer)
-    weights = check_checkpoint(folder, config)
+    weights = check_checkpoint(folder, config, names)
     tokenizer = load_tokenizer(folder, config)
     options: dict[str, Any] = {"dtype": _check_dtype(dtype), "local_files_only": True}
     if device_map is not None:
         options["device_map"] = device_map
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
+    if weights.renamed:
+        options["key_mapping"] = {f"^{re.escape(theirs)}$": ours for theirs, ours in weights.renamed.items()}
     try:
-        model = VideoChatFlashForConditionalGeneration.from_pretrained(folder, config=config, **options)
+        model = model_class(config).from_pretrained(folder, config=config, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -82,6 +86,8 @@ def load(
             f"the weights in {folder} passed the checks but could not be loaded: {error}; expected options that "
             "transformers accepts; change dtype, device_map or quantization_config"
         ) from error
+    if weights.renamed:
+        del model._weight_conversions  # which would save under the names of the file again
     if device is not None:
         model = model.to(torch.device(device))
     attach_methods(model)
@@ -91,38 +97,47 @@ def load(
     return LoadedModel(model.eval(), tokenizer, model.config, identity)
 
 
-def from_state_dict(
-    state: Mapping[str, Tensor], config: Mapping[str, object]
-) -> VideoChatFlashForConditionalGeneration:
-    """Build a float32 model from a state dict with reference key names and a dict of flat configuration keys.
+def from_state_dict(state: Mapping[str, Tensor], config: Mapping[str, object]) -> AnyModel:
+    """Build a float32 model from a state dict with reference key names and a dict of configuration keys.
 
-    Tensors of any floating dtype are cast to float32. Without `lm_head.weight`, or with one equal to the embedding,
-    the head is tied.
+    Tensors of any floating dtype are cast to float32. Without a head, or with one equal to the embedding, the head is
+    tied. PVC's tensors may have InternVL's names, ours, or names that their shapes explain.
 
     Raises: CheckpointError on a missing, unexpected, wrongly shaped, zero or non-finite tensor.
     """
     settings = config_from_dict(config)
-    settings.tie_word_embeddings = HEAD not in state or (
-        EMBEDDING in state
-        and state[HEAD].shape == state[EMBEDDING].shape
-        and torch.equal(state[HEAD], state[EMBEDDING])
+    if isinstance(settings, PvcConfig):
+        match = explain_names(settings, {name: tuple(value.shape) for name, value in state.items()})
+        match.require_whole()
+        state = {match.to_ours(name): value for name, value in state.items()}
+    head, embedding = head_names(settings)
+    settings.tie_word_embeddings = head not in state or (
+        embedding in state
+        and state[head].shape == state[embedding].shape
+        and torch.equal(state[head], state[embedding])
     )
-    model = VideoChatFlashForConditionalGeneration(settings).float()
-    expected = {to_released(name): tuple(value.shape) for name, value in model.state_dict().items()}
-    check_names(expected, {name: tuple(value.shape) for name, value in state.items()}, optional=(HEAD,))
+    model = model_class(settings)(settings).float()  # pyright: ignore[reportArgumentType]
+    expected = {name: tuple(value.shape) for name, value in rename_to_released(model.state_dict(), settings).items()}
+    check_names(expected, {name: tuple(value.shape) for name, value in state.items()}, optional=(head,))
     check_values(state.items())
-    ours = rename_to_ours({name: value.float() for name, value in state.items()})
-    if HEAD not in state:
+    ours = rename_to_ours({name: value.float() for name, value in state.items()}, settings)
+    if head not in state:
         ours["lm_head.weight"] = ours["language.embed_tokens.weight"]
     model.load_state_dict(ours)
     return model.eval()
 
 
-def load_tokenizer(folder: Path, config: VideoChatFlashConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, config: AnyConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer that lies beside the weights; code that it may name is never run.
 
     Raises: CheckpointError if there is none, or it cannot be read.
     """
+    if isinstance(config, PvcConfig) and not (folder / TOKENIZER_FILES[0]).is_file():
+        raise CheckpointError(
+            f"{folder} holds no tokenizer.json; expected one, since InternLM2's tokenizer.model is read by code of its "
+            "repository alone, which is never run here; write it once with transformers (convert_slow_tokenizer) where "
+            "you trust that code, and put it beside the weights"
+        )
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
             f"{folder} holds no tokenizer; expected tokenizer.json or vocab.json; copy the tokenizer files of the "
@@ -132,11 +147,11 @@ def load_tokenizer(folder: Path, config: VideoChatFlashConfig) -> PreTrainedToke
         return AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"the tokenizer in {folder} cannot be read ({error}); expected a Qwen2 tokenizer; download its files again"
+            f"the tokenizer in {folder} cannot be read ({error}); expected tokenizer.json; download its files again"
         ) from error
 
 
-def save(loaded: LoadedModel | VideoChatFlashForConditionalGeneration, folder: str | Path) -> Path:
+def save(loaded: LoadedModel | AnyModel, folder: str | Path) -> Path:
     """Save a model (and its tokenizer) under the released parameter names; the folder appears whole or not at all.
 
     Raises: StorageError if the folder is there already, or the disk is full or read-only; nothing is left behind.
@@ -186,12 +201,18 @@ def _check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     return dtype
 
 
-def _fingerprint(config: VideoChatFlashConfig, weights: WeightFiles, dtype: torch.dtype, quantization: Any) -> str:
-    values = config.to_dict()
-    for key in ("transformers_version", "architectures", "_name_or_path", "dtype", "quantization_config"):
-        values.pop(key, None)
-    text = json.dumps([values, str(dtype), repr(quantization)], sort_keys=True, default=str)
+def _fingerprint(config: AnyConfig, weights: WeightFiles, dtype: torch.dtype, quantization: Any) -> str:
+    text = json.dumps([_of_the_model(config.to_dict()), str(dtype), repr(quantization)], sort_keys=True, default=str)
     return hashlib.sha256((text + weights_identity(weights)).encode()).hexdigest()
+
+
+def _of_the_model(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Leave out, at every level, what says how a model was saved or loaded."""
+    return {
+        key: _of_the_model(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if key not in ("transformers_version", "architectures", "_name_or_path", "dtype", "quantization_config")
+    }
 
 
 def _local_folder(name: str) -> Path:

@@ -10,13 +10,13 @@ from typing import Any
 from longtake.core.errors import CheckpointError, ConfigError
 from longtake.core.protocols import LayerCompressor
 from longtake.core.registry import Kind, find
-from longtake.models.configuration import DEFAULT_CONTEXT, MODEL_TYPE, VideoChatFlashConfig
-from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+from longtake.models.configuration import DEFAULT_CONTEXT, MODEL_TYPE
+from longtake.models.loaded import AnyConfig, AnyModel
 
 ADVICE = "pass untuned=True (--untuned) to use them all the same"
 
 
-def tuned_method(config: VideoChatFlashConfig, kind: Kind) -> Any:
+def tuned_method(config: AnyConfig, kind: Kind) -> Any:
     """Build the method of a kind that a configuration names; none if it names none.
 
     Raises: CheckpointError if there is no such method, or it has no such fields.
@@ -34,19 +34,19 @@ def tuned_method(config: VideoChatFlashConfig, kind: Kind) -> Any:
         ) from error
 
 
-def attach_methods(model: VideoChatFlashForConditionalGeneration) -> None:
+def attach_methods(model: AnyModel) -> None:
     """Give a model the compressor and the reducer that its configuration names.
 
     Raises: CheckpointError as `tuned_method`.
     """
     compressor, reducer = (tuned_method(model.config, kind) for kind in ("compress", "reduce"))
     if compressor is not None:
-        model.compressor = compressor
+        model.use_compressor(compressor)
     if reducer is not None:
         model.reducer = reducer
 
 
-def check_tuned(config: VideoChatFlashConfig, reducer: LayerCompressor | None) -> None:
+def check_tuned(config: AnyConfig, reducer: LayerCompressor | None) -> None:
     """Refuse a reducer that the weights were not tuned for.
 
     Raises: CheckpointError naming both.
@@ -63,7 +63,7 @@ def check_tuned(config: VideoChatFlashConfig, reducer: LayerCompressor | None) -
         )
 
 
-def check_preset(folder: Path, preset: str, config: VideoChatFlashConfig) -> None:
+def check_preset(folder: Path, preset: str, config: AnyConfig) -> None:
     """Refuse a preset for a folder whose own config.json says that its weights were tuned for something else.
 
     Raises: CheckpointError.

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Span:
-    """An interval of presentation time in seconds, with the score that put it into an answer's evidence."""
+    """An interval of presentation time in seconds, with the score that put it into an answer's evidence.
+
+    medium: which of several pictures and videos it is of, counted from 1; none where there was only one.
+    """
 
     start_s: float
     end_s: float
     score: float | None = None
+    medium: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

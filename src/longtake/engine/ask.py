@@ -1,28 +1,29 @@
-"""Ask a question of a video or its memory: the answer, the spans that it rests on, and what each stage cost."""
+"""Ask a question of videos, pictures or memories: the answer, what it rests on, and what each stage cost."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from longtake.core.budget import Budget
-from longtake.core.chat import PLACEHOLDER, PLACEHOLDER_ID, Turn, render_chat
-from longtake.core.errors import PromptError
+from longtake.core.chat import PLACEHOLDER_ID, Turn
+from longtake.core.errors import ConfigError
 from longtake.core.types import Answer, Span, VideoMemory
-from longtake.engine.evidence import frame_mass, spans, token_attention
-from longtake.engine.ingest import Progress, Source, ingest
+from longtake.engine.evidence import attention_at, frame_mass, spans, spans_of_all, token_attention
+from longtake.engine.ingest import Progress
 from longtake.engine.ledger import Ledger
 from longtake.engine.limits import memory_errors
 from longtake.engine.select import Selector, select, selected_prompt, subset
+from longtake.engine.show import Medium, Showing, check_fits, gather, prompt_of, show, shown
 from longtake.media.sampling import SamplingRule
-from longtake.media.video import Video
 from longtake.models.generation import Step
 from longtake.models.loaded import LoadedModel
-from longtake.models.prompt import check_question, prompt_ids, stop_ids, video_prompt
+from longtake.models.prefix import PrefixStore
+from longtake.models.prompt import stop_ids
+from longtake.nn.language.walk import WalkOutput
 
-FRAME_GROUP = 8
 BROKEN_CHARACTER = "\ufffd"
 
 
@@ -51,7 +52,7 @@ class TextStream:
 
 
 def ask(
-    video: Source | Video | VideoMemory,
+    media: Medium | Sequence[Medium],
     question: str,
     model: LoadedModel,
     budget: Budget | None = None,
@@ -64,43 +65,59 @@ def ask(
     temperature: float = 0.0,
     seed: int | None = None,
     chunk_size: int | None = None,
+    prefixes: PrefixStore | None = None,
     on_token: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
     ledger: Ledger | None = None,
 ) -> Answer:
-    """Answer a question about a video, a picture, or a memory made before.
+    """Answer a question about a video, a picture, or a memory made before, in this process or in a `*.ltm` file.
 
-    rule, start_s, end_s: as in `ingest`. selector: answer from the frames that the question looks at most; they are
-    the evidence then. later: the turns of a conversation after this question. on_token is given each new piece of the
-    answer; chunk_size bounds the rows of a prefill step.
+    media: one of these or several, in order; a question about several may hold a placeholder `<image>` where each
+    belongs, else they stand in front of it. rule, start_s, end_s: as in `ingest`, of each video. selector: answer from
+    the frames that the question looks at most; they are the evidence then. later: the turns of a conversation after
+    this question. on_token is given each new piece of the answer; chunk_size bounds the rows of a prefill step.
+    prefixes: pass the same store with every question about a memory, and its video is read once; a new store gives the
+    same numbers to the last bit, none gives them up to rounding.
 
-    Raises: PromptError for an empty question, a placeholder in it, or a prompt that does not fit the context (the
-        message says by how much, and which max_frames would fit); VideoError, BudgetError as ingest does.
+    Raises: PromptError for an empty question, placeholders that do not match what is shown, or a prompt that does not
+        fit the context (the message says by how much, and which max_frames or max_tiles would fit); VideoError,
+        BudgetError as ingest does; ConfigError for a selector where there is not just one video.
     """
-    check_question(question)
     budget, ledger = budget or Budget(), ledger or Ledger()
-    if isinstance(video, VideoMemory):
-        memory = video
-    else:
-        memory = ingest(
-            video, model, budget, rule=rule, start_s=start_s, end_s=end_s, ledger=ledger, on_progress=on_progress
-        )
-    writing = _Writing(temperature=temperature, seed=seed, chunk_size=chunk_size, on_token=on_token)
-    for warning in memory.warnings:
-        ledger.note(warning)
-    shown, prompt, evidence = memory, "", None
-    if selector is not None:
-        shown, prompt, evidence = _choose(memory, question, model, budget, selector, later, ledger)
-    text, found, reason = _write(
-        shown, prompt or _prompt(memory, question, later), model, budget, evidence, writing, ledger
+    memories = gather(
+        media,
+        model,
+        budget,
+        question,
+        later=later,
+        rule=rule,
+        start_s=start_s,
+        end_s=end_s,
+        ledger=ledger,
+        on_progress=on_progress,
     )
+    writing = _Writing(
+        temperature=temperature,
+        seed=seed,
+        chunk_size=chunk_size,
+        prefixes=prefixes,
+        on_token=on_token,
+    )
+    for number, memory in enumerate(memories, start=1):
+        for warning in memory.warnings:
+            ledger.note(warning if len(memories) == 1 else f"{number}: {warning}")
+    prompt, evidence = "", None
+    if selector is not None:
+        memories[0], prompt, evidence = _choose(memories, question, model, budget, selector, later, ledger)
+    prompt = prompt or prompt_of([shown(memory, model) for memory in memories], model, question, later)
+    text, found, reason = _write(show(memories, prompt, model), model, budget, evidence, writing, ledger)
     ledger.close()
     kind = "attention" if evidence is None else "relevance"
     return Answer(text=text, evidence=found, ledger=ledger.to_dict(), finish_reason=reason, evidence_kind=kind)
 
 
 def _choose(
-    memory: VideoMemory,
+    memories: list[VideoMemory],
     question: str,
     model: LoadedModel,
     budget: Budget,
@@ -109,38 +126,21 @@ def _choose(
     ledger: Ledger,
 ) -> tuple[VideoMemory, str, tuple[Span, ...] | None]:
     """Select frames: the memory of them, their prompt and the spans they are; nothing is chosen where all stay."""
+    memory = memories[0]
+    if len(memories) > 1:
+        raise ConfigError(
+            f"a selector arrived with {len(memories)} pictures and videos; expected one video, whose frames it "
+            "chooses; leave it out, or ask about one video"
+        )
     with ledger.stage("select") as cost, memory_errors(memory.num_frames, model):
         chosen = select(memory, question, model, selector, later=later, limit_gb=budget.memory_gb)
         if chosen is None:
             return memory, "", None
         cost.add(tokens=len(memory.tokens))
-        shown = subset(memory, chosen.clips)
-    for note in (f"{shown.num_frames} of {memory.num_frames} frames were selected", *chosen.warnings):
+        kept = subset(memory, chosen.clips)
+    for note in (f"{kept.num_frames} of {memory.num_frames} frames were selected", *chosen.warnings):
         ledger.note(note)
-    return shown, selected_prompt(memory, chosen, question, later, selector), chosen.spans(memory)
-
-
-def _prompt(memory: VideoMemory, question: str, later: tuple[Turn, ...]) -> str:
-    """Write the prompt of a question about everything that a memory holds."""
-    if memory.settings.get("kind") == "image":
-        return render_chat([Turn("user", f"{PLACEHOLDER}\n{check_question(question)}"), *later])
-    return video_prompt(question, memory.duration_s, memory.num_frames, later)
-
-
-def check_fits(memory: VideoMemory, num_text: int, context: int) -> None:
-    """Refuse a prompt that is longer than the context.
-
-    Raises: PromptError that says by how much, and how many frames would fit.
-    """
-    total = num_text + len(memory.tokens)
-    if total <= context:
-        return
-    fits = max(0, int((context - num_text) / memory.tokens_per_frame)) // FRAME_GROUP * FRAME_GROUP
-    advice = f"pass max_frames {fits} or fewer" if fits else "ask in fewer words, or start a new conversation"
-    raise PromptError(
-        f"the prompt has {total} tokens ({num_text} of text, {len(memory.tokens)} of video), {total - context} more "
-        f"than the context of {context}; expected it to fit; {advice}"
-    )
+    return kept, selected_prompt(memory, chosen, question, later, selector, model), chosen.spans(memory)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +150,7 @@ class _Writing:
     temperature: float
     seed: int | None
     chunk_size: int | None
+    prefixes: PrefixStore | None
     on_token: Callable[[str], None] | None
 
     def show(self, piece: str) -> None:
@@ -159,8 +160,7 @@ class _Writing:
 
 
 def _write(
-    memory: VideoMemory,
-    prompt: str,
+    showing: Showing,
     model: LoadedModel,
     budget: Budget,
     evidence: tuple[Span, ...] | None,
@@ -168,29 +168,27 @@ def _write(
     ledger: Ledger,
 ) -> tuple[str, tuple[Span, ...], str]:
     """Prefill, take the evidence unless it is known, and write the answer token by token."""
+    num_frames = sum(memory.num_frames for memory in showing.memories)
     with ledger.stage("prefill") as cost:
-        ids = prompt_ids(model.tokenizer, prompt)
-        start = int((ids == PLACEHOLDER_ID).nonzero()[0])
-        check_fits(memory, len(ids) - 1, model.config.context_length)
-        features = memory.tokens.features.to(device=model.model.input_device, dtype=model.dtype)
-        cost.add(tokens=len(ids) - 1 + len(features))
+        check_fits(showing, model.config.context_length, 2 * model.config.mm_local_num_frames)
         endings = stop_ids(model.tokenizer)
         steps = model.model.stream(
-            ids.unsqueeze(0),
-            [features],
+            showing.ids.unsqueeze(0),
+            showing.blocks,
             max_new_tokens=budget.max_new_tokens,
             temperature=writing.temperature,
             seed=writing.seed,
             stop_ids=endings,
             chunk_size=writing.chunk_size,
+            prefixes=writing.prefixes,
         )
-        with memory_errors(memory.num_frames, model):
+        with memory_errors(num_frames, model):
             step: Step = next(steps)
+        cost.add(tokens=step.num_read)
     with ledger.stage("evidence"):
         if evidence is None:
-            mass = token_attention(model, step.walked, start, len(features))
-            evidence = spans(memory, frame_mass(memory, mass))
-    with ledger.stage("decode_text") as cost, memory_errors(memory.num_frames, model):
+            evidence = _evidence(showing, model, step.walked)
+    with ledger.stage("decode_text") as cost, memory_errors(num_frames, model):
         stream, reason = TextStream(model.tokenizer), "length"
         current: Step | None = step
         while current is not None:
@@ -204,12 +202,23 @@ def _write(
     return stream.text.strip(), evidence, reason
 
 
+def _evidence(showing: Showing, model: LoadedModel, walked: WalkOutput) -> tuple[Span, ...]:
+    """Return the spans of what is shown that hold half of the attention to it."""
+    if len(showing.blocks) == 1:
+        start = int((showing.ids == PLACEHOLDER_ID).nonzero()[0])
+        mass = token_attention(model, walked, start, len(showing.blocks[0]))
+    else:
+        mass = attention_at(model, walked, showing.places)
+    first, *others = showing.memories
+    return spans_of_all(showing.memories, mass) if others else spans(first, frame_mass(first, mass))
+
+
 class Chat:
-    """A conversation about one video, which is encoded once, before the first question."""
+    """A conversation about videos and pictures, which are encoded once, before the first question."""
 
     def __init__(
         self,
-        video: Source | Video | VideoMemory,
+        media: Medium | Sequence[Medium],
         model: LoadedModel,
         budget: Budget | None = None,
         *,
@@ -219,26 +228,29 @@ class Chat:
         on_progress: Progress | None = None,
     ) -> None:
         self.model, self.budget, self.selector = model, budget or Budget(), selector
-        if isinstance(video, VideoMemory):
-            self.memory = video
-        else:
-            self.memory = ingest(video, model, self.budget, start_s=start_s, end_s=end_s, on_progress=on_progress)
+        self.memories = gather(media, model, self.budget, start_s=start_s, end_s=end_s, on_progress=on_progress)
         self.turns: list[Turn] = []
+        self._prefixes = PrefixStore()
+
+    @property
+    def memory(self) -> VideoMemory:
+        """Return the first of what is shown."""
+        return self.memories[0]
 
     def ask(self, question: str, *, on_token: Callable[[str], None] | None = None) -> Answer:
         """Ask the next question; earlier ones and their answers are read again, the video is not.
 
         Raises: PromptError as `longtake.ask`.
         """
-        check_question(question)
         turns = [*self.turns, Turn("user", question)]
         answer = ask(
-            self.memory,
+            self.memories,
             turns[0].text,
             self.model,
             self.budget,
             selector=self.selector,
             later=tuple(turns[1:]),
+            prefixes=self._prefixes,
             on_token=on_token,
         )
         self.turns = [*turns, Turn("assistant", answer.text)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from longtake.core.reduction import Reduction
@@ -18,11 +21,10 @@ MASS_SHOWN = 0.5
 
 
 @torch.no_grad()
-def token_attention(loaded: LoadedModel, walked: WalkOutput, start: int, num_visual: int) -> Float[Tensor, "N"]:
-    """Return how much of the last layer's attention to the video each of its tokens got; dropped ones got none.
+def last_attention(loaded: LoadedModel, walked: WalkOutput) -> Float[Tensor, "L"]:
+    """Return the last layer's attention of the prompt's last token, averaged over heads, to what that layer saw.
 
-    The attention is that of the prompt's last token, from which the first word of the answer is made, averaged over
-    heads. It adds up to one over the video.
+    The first word of the answer is made from that token.
     """
     language, cache = loaded.model.language, walked.cache
     assert cache is not None, "evidence needs the cache of the prefill"
@@ -32,7 +34,23 @@ def token_attention(loaded: LoadedModel, walked: WalkOutput, start: int, num_vis
     position = torch.tensor([[length - 1]], device=walked.mask.device)
     rotation = rotation_at(language, walked.entering_last, position)
     keys = layer.keys[0, :, :length]
-    attention = last_row_attention(language.layers[last], walked.entering_last[0], keys, rotation)
+    return last_row_attention(language.layers[last], walked.entering_last[0], keys, rotation)
+
+
+def attention_at(loaded: LoadedModel, walked: WalkOutput, places: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Return the shares of the attention to the visual tokens at these places of a prompt of which none was dropped."""
+    attention = last_attention(loaded, walked).float()
+    mass = attention[places.to(attention.device)]
+    return mass / mass.sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def token_attention(loaded: LoadedModel, walked: WalkOutput, start: int, num_visual: int) -> Float[Tensor, "N"]:
+    """Return how much of the last layer's attention to the video each of its tokens got; dropped ones got none.
+
+    The attention is that of `last_attention`. It adds up to one over the video.
+    """
+    attention = last_attention(loaded, walked)
+    length = len(attention)
     kept = _alive_in_last_layer(walked, num_visual, length).kept
     mass = torch.zeros(num_visual, dtype=torch.float32, device=attention.device)
     mass[kept] = attention[start : start + len(kept)].float()
@@ -41,7 +59,8 @@ def token_attention(loaded: LoadedModel, walked: WalkOutput, start: int, num_vis
 
 def _alive_in_last_layer(walked: WalkOutput, num_visual: int, length: int) -> Reduction:
     """Compose the drops before the last layer, which saw `length` tokens; one after it comes too late to count."""
-    num_text = int(walked.mask[0].sum()) - walked.visual_reduction(0, num_visual).num_targets
+    assert walked.cache is not None, "evidence needs the cache of the prefill"
+    num_text = walked.cache.written[0] - num_visual
     total = Reduction.identity(num_visual, walked.mask.device)
     for stage in sorted(walked.reductions[0]):
         if total.num_targets > length - num_text:
@@ -68,11 +87,25 @@ def spans(memory: VideoMemory, mass: Float[np.ndarray, "K F"]) -> tuple[Span, ..
     order = np.argsort(-flat, kind="stable")
     enough = int(np.searchsorted(np.cumsum(flat[order]), MASS_SHOWN * flat.sum())) + 1
     chosen = np.sort(order[:enough])
-    runs = np.split(chosen, np.nonzero(np.diff(chosen) > 1)[0] + 1)
+    starts = np.flatnonzero(np.diff(chosen, prepend=-2) > 1)  # where a run of neighbours begins
+    firsts, lasts = chosen[starts], chosen[np.append(starts[1:], len(chosen)) - 1]
+    scores = np.minimum(np.add.reduceat(flat[chosen], starts), 1.0)
     last_s = float(np.median(np.diff(times))) if len(times) > 1 else memory.duration_s
     ends = np.append(times[1:], times[-1] + last_s)
+    return tuple(
+        Span(start_s=float(times[firsts[run]]), end_s=float(ends[lasts[run]]), score=float(scores[run]))
+        for run in np.argsort(-scores, kind="stable")[:MAX_SPANS]
+    )
+
+
+def spans_of_all(memories: Sequence[VideoMemory], mass: Float[Tensor, "N"]) -> tuple[Span, ...]:
+    """Return the spans of several pictures and videos, each with its number, as `spans` does of one."""
+    shares = mass.split([len(memory.tokens) for memory in memories])
     found = [
-        Span(start_s=float(times[run[0]]), end_s=float(ends[run[-1]]), score=min(1.0, float(flat[run].sum())))
-        for run in runs
+        dataclasses.replace(span, medium=number)
+        for number, (memory, share) in enumerate(zip(memories, shares, strict=True), start=1)
+        for span in spans(memory, frame_mass(memory, share))
     ]
-    return tuple(sorted(found, key=lambda span: -(span.score or 0.0))[:MAX_SPANS])
+    ordered = sorted(found, key=lambda span: -(span.score or 0.0))
+    held = np.cumsum([span.score or 0.0 for span in ordered])
+    return tuple(ordered[: min(MAX_SPANS, int(np.searchsorted(held, MASS_SHOWN)) + 1)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from longtake.core.budget import Budget
@@ -17,14 +17,18 @@ from longtake.core.reduction import Reduction
 from longtake.core.types import Frames, VideoMemory, VisualTokens
 from longtake.engine.ledger import Ledger
 from longtake.engine.limits import memory_errors
-from longtake.media.sampling import Sampled, SamplingRule, sample_times
-from longtake.media.transforms import normalize_pixels, tile_image
+from longtake.engine.pictures import ingest_picture
+from longtake.engine.pictures import settings_of as settings_of
+from longtake.media.sampling import PVC_CLEAN, Sampled, SamplingRule, sample_times
+from longtake.media.transforms import normalize_pixels
 from longtake.media.video import Video, open_video
+from longtake.models.base import ClipEncoder
 from longtake.models.loaded import LoadedModel
-from longtake.models.splice import order_image_tokens
+from longtake.models.pvc_configuration import PvcConfig
 
 Source = str | Path | bytes | Mapping[str, object] | Frames
 Progress = Callable[[str, int, int], None]
+PVC_TRAINED_FRAMES = 96
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,9 +42,22 @@ class Segment:
 def default_rule(loaded: LoadedModel) -> SamplingRule:
     """Return the rule in force where none is given: the released counts, but by time, and the budget's limit wins.
 
-    `longtake.media.sampling.RELEASED` is what the released evaluation does, to the frame.
+    `longtake.media.sampling.RELEASED` is what the released evaluation does, to the frame, `PVC_RELEASED` PVC's.
     """
+    if isinstance(loaded.config, PvcConfig):
+        return PVC_CLEAN
     return SamplingRule(frame_multiple=2 * loaded.config.mm_local_num_frames)
+
+
+def frame_limit(loaded: LoadedModel, budget: Budget, rule: SamplingRule | None, ledger: Ledger) -> int:
+    """Return the most frames: the budget's, and of PVC without a rule no more than it was trained on, which is noted.
+
+    Source: PVC, frames per video in [16, 96].
+    """
+    if rule is not None or not isinstance(loaded.config, PvcConfig) or budget.max_frames <= PVC_TRAINED_FRAMES:
+        return budget.max_frames
+    ledger.note(f"at most {PVC_TRAINED_FRAMES} frames are taken, as many as PVC was trained on; a rule may take more")
+    return PVC_TRAINED_FRAMES
 
 
 def frame_weights(reduction: Reduction, num_frames: int) -> Int64[Tensor, "K M F"]:
@@ -61,10 +78,12 @@ def ingest_segments(
     chunk_clips: int = 8,
     ledger: Ledger | None = None,
     on_progress: Progress | None = None,
+    on_frames: Callable[[Frames], None] | None = None,
 ) -> Iterator[Segment]:
     """Yield the tokens of the sampled frames, `chunk_clips` clips at a time; no more frames than that are held.
 
-    The tokens do not depend on `chunk_clips`: on a CPU in float32 they are equal to the last bit.
+    The tokens do not depend on `chunk_clips`: on a CPU in float32 they are equal to the last bit. on_frames is shown
+    the pictures of each segment before it is encoded.
 
     Raises: VideoError if the count of frames is not a multiple of the clip length.
     """
@@ -76,6 +95,7 @@ def ingest_segments(
             f"{total} frames were sampled; expected a multiple of the clip length {length}; change the rule"
         )
     side = loaded.config.vision_config.image_size
+    encoder = loaded.model.encoder(total)
     chunks = video.frames_at(sampled.times_s, size=(side, side), chunk_frames=chunk_clips * length)
     done = 0
     while True:
@@ -86,15 +106,17 @@ def ingest_segments(
             cost.add(bytes=frames.pixels.nbytes)
         if on_progress is not None:
             on_progress("decode", done + len(frames), total)
-        yield _encode(loaded, frames, done // length, ledger)
+        if on_frames is not None:
+            on_frames(frames)
+        yield _encode(loaded, encoder, frames, done // length, ledger)
         done += len(frames)
         if on_progress is not None:
             on_progress("encode", done, total)
 
 
 @torch.no_grad()
-def _encode(loaded: LoadedModel, frames: Frames, first_clip: int, ledger: Ledger) -> Segment:
-    """Turn a chunk of frames, in whole clips, into tokens."""
+def _encode(loaded: LoadedModel, encoder: ClipEncoder, frames: Frames, first_clip: int, ledger: Ledger) -> Segment:
+    """Turn the next chunk of frames, in whole clips, into tokens."""
     model, num_frames = loaded.model, loaded.config.mm_local_num_frames
     with ledger.stage("preprocess"):
         pixels = torch.from_numpy(frames.pixels).to(model.device).permute(0, 3, 1, 2)
@@ -102,10 +124,10 @@ def _encode(loaded: LoadedModel, frames: Frames, first_clip: int, ledger: Ledger
     features, weights = [], []
     for group in clips.split(model.clips_per_pass):
         with ledger.stage("vision") as cost:
-            patches = model.encode_clips(group)
+            patches = encoder.encode(group)
             cost.add(tokens=patches.shape[0] * patches.shape[1])
         with ledger.stage("compress") as cost:
-            compressed = model.compress(patches, num_frames)
+            compressed = encoder.compress(patches)
             features.append(model.projector(compressed.features))
             weights.append(frame_weights(compressed.reduction, num_frames))
             cost.add(tokens=features[-1].shape[0] * features[-1].shape[1])
@@ -157,10 +179,10 @@ def ingest(
     ledger.note(f"decoder {video.info.backend}")
     ledger.note(f"device {model.device}, {str(model.dtype).removeprefix('torch.')}")
     if video.info.container == "image":
-        return _ingest_image(video, model, ledger)
-    rule = rule or default_rule(model)
+        return ingest_picture(video, model, budget, ledger)
+    limit, rule = frame_limit(model, budget, rule, ledger), rule or default_rule(model)
     with ledger.stage("sample"):
-        sampled = sample_times(video.clock, rule, budget.max_frames, start_s=start_s, end_s=end_s)
+        sampled = sample_times(video.clock, rule, limit, start_s=start_s, end_s=end_s)
     with memory_errors(len(sampled.times_s), model):
         segments = ingest_segments(
             video, model, sampled, chunk_clips=chunk_clips, ledger=ledger, on_progress=on_progress
@@ -173,26 +195,5 @@ def ingest(
                 torch.cat([part.tokens.clip_index for part in parts]),
             )
             times = np.concatenate([part.frame_pts_s for part in parts])
-    settings = _settings(model, "video") | {"rule": rule.to_dict(), "start_s": start_s, "end_s": end_s}
+    settings = settings_of(model, "video") | {"rule": rule.to_dict(), "start_s": start_s, "end_s": end_s}
     return VideoMemory(tokens, times, sampled.duration_s, video.info.source, settings, tuple(video.warnings))
-
-
-def _settings(model: LoadedModel, kind: str) -> dict[str, object]:
-    compressor = model.model.compressor
-    return {"kind": kind, "model": model.fingerprint, "compressor": getattr(compressor, "fingerprint", lambda: "")()}
-
-
-@torch.no_grad()
-def _ingest_image(video: Video, model: LoadedModel, ledger: Ledger) -> VideoMemory:
-    """Turn a picture into tokens: the whole of it and its tiles."""
-    with ledger.stage("decode"):
-        pixels = next(video.frames_at(np.zeros(1))).pixels[0]
-    with ledger.stage("preprocess"):
-        tiles, grid = tile_image(pixels, model.config.vision_config.image_size)
-        values = normalize_pixels(torch.from_numpy(tiles).to(model.device).permute(0, 3, 1, 2).contiguous())
-    with ledger.stage("vision") as cost:
-        tokens: Float[Tensor, "N D"] = order_image_tokens(model.model.connect(values.unsqueeze(1))[0], grid)
-        cost.add(tokens=len(tokens))
-    weight, clip = torch.ones(len(tokens), 1, dtype=torch.int64), torch.zeros(len(tokens), dtype=torch.int64)
-    visual = VisualTokens(tokens, weight, clip)
-    return VideoMemory(visual, np.zeros((1, 1)), 0.0, video.info.source, _settings(model, "image"))

@@ -10,6 +10,7 @@ import torch
 
 from longtake.core.errors import BudgetError
 from longtake.engine.cost import Shapes, memory_phases
+from longtake.models.configuration import VideoChatFlashConfig
 from longtake.models.loaded import LoadedModel
 
 ALLOCATOR_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")
@@ -48,6 +49,8 @@ def frames_that_fit(loaded: LoadedModel, num_frames: int, free: int) -> int:
     """
     group = 2 * loaded.config.mm_local_num_frames
     most = int(num_frames * LARGEST_ADVICE) // group * group
+    if not isinstance(loaded.config, VideoChatFlashConfig):
+        return max(most, group)  # whose memory is not predicted
     for count in range(most, group, -group):
         shapes = Shapes(
             config=loaded.config,

@@ -158,5 +158,10 @@ def plan_for(
     released = {name: found for key, found in PRESETS.items() for name in (key, found.repository)}
     folder = Path(model).expanduser()
     config = released[model].config() if model in released and not folder.is_dir() else read_config(folder)
+    if not isinstance(config, VideoChatFlashConfig):
+        raise ConfigError(
+            f"{model} is of the kind {config.model_type}, whose cost is not predicted; expected a VideoChat-Flash or "
+            "XComp checkpoint or preset; choose one"
+        )
     budget = Budget(max_frames=max_frames, max_new_tokens=max_new_tokens)
     return plan(config, clock, budget, dtype=kind, name=model)

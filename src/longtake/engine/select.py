@@ -10,15 +10,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from longtake.core.chat import PLACEHOLDER, PLACEHOLDER_ID, Turn, render_chat
+from longtake.core.chat import PLACEHOLDER_ID, Turn
 from longtake.core.config import StrictConfig
 from longtake.core.errors import BudgetError, ConfigError, PromptError, VideoError
 from longtake.core.protocols import LayerCompressor
 from longtake.core.types import Span, VideoMemory, VisualTokens
+from longtake.engine.show import after_visual, encode, prompt_of, prompt_saying, shown
 from longtake.methods.select.qc_comp import XCOMP_CLEAN, QcComp, chunks, frame_scores, top_frames
 from longtake.models.clip_scorer import ClipScorer, ReadChunk, ranks_by_place
 from longtake.models.loaded import LoadedModel
-from longtake.models.prompt import check_question, prompt_ids, video_prompt
+from longtake.models.prompt import check_question
+from longtake.models.pvc_prompt import Shown
 from longtake.nn.language.layers import LanguageModel
 
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -248,7 +250,7 @@ def question_rows(loaded: LoadedModel, prompt: str, question: str, method: QcCom
 
     Raises: PromptError if the span is empty.
     """
-    text = prompt.split(PLACEHOLDER, 1)[1]
+    text = after_visual(prompt, loaded)
     encoded = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     header_at = text.rindex(TURN_START)
@@ -297,11 +299,25 @@ def relevance(
     Raises: PromptError for a bad question; VideoError, ConfigError, BudgetError as `ScoredVideo`.
     """
     check_question(question)
-    prompt = video_prompt(question, memory.duration_s, memory.num_frames, later)
+    prompt = prompt_of([_as_one_block(memory, loaded)], loaded, question, later)
     asked = next((turn.text for turn in reversed(later) if turn.role == "user"), question)
     rows, header = question_rows(loaded, prompt, asked, method)
     state = scored_video(memory, loaded, method, limit_gb)
-    return state.frame_scores(prompt_ids(loaded.tokenizer, prompt), rows, header)
+    return state.frame_scores(encode(prompt, loaded), rows, header)
+
+
+def _as_one_block(memory: VideoMemory, loaded: LoadedModel) -> Shown:
+    """Say how a video stands in the text.
+
+    Raises: ConfigError if each of its frames has a place of its own.
+    """
+    what = shown(memory, loaded)
+    if len(what.blocks) > 1:
+        raise ConfigError(
+            f"each of {len(what.blocks)} frames has a place of its own in the prompt; expected a video in one block "
+            "to select from; set frame_labels to false in the configuration of a model that was trained so (pvc_xcomp)"
+        )
+    return what
 
 
 def check_frames_kept(memory: VideoMemory, frames_kept: int) -> int:
@@ -360,21 +376,26 @@ def select(
 
 
 def selected_prompt(
-    memory: VideoMemory, selection: Selection, question: str, later: tuple[Turn, ...], selector: Selector
+    memory: VideoMemory,
+    selection: Selection,
+    question: str,
+    later: tuple[Turn, ...],
+    selector: Selector,
+    loaded: LoadedModel,
 ) -> str:
     """Write the prompt of the answer over the selected frames.
 
     Source: XComp repeats the prompt of the whole video; with `state_times` ours says what is really shown.
     """
     if not selector.state_times:
-        return video_prompt(question, memory.duration_s, memory.num_frames, later)
+        return prompt_of([shown(memory, loaded)], loaded, question, later)
     part = memory.frame_pts_s[selection.clips]
     seconds = ", ".join("{:.1f}-{:.1f}".format(*_bounds(memory, run)) for run in _runs(selection.clips))
-    shown = (
+    said = (
         f"The video lasts for {memory.duration_s:.2f} seconds, and {part.size} of the {memory.num_frames} frames "
         f"sampled from it are shown, from these seconds: {seconds}."
     )
-    return render_chat([Turn("user", f"{PLACEHOLDER}\n{shown} {question}"), *later])
+    return prompt_saying(said, shown(memory, loaded), loaded, question, later)
 
 
 def released_vision_batches(num_frames: int) -> list[range]:

@@ -14,10 +14,17 @@ def upright(pixels: np.ndarray, rotation_degrees: int) -> np.ndarray:
 
 
 def resize_exact(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize RGB uint8 to (height, width) by Pillow's antialiased bicubic: what the released models were trained on."""
-    if pixels.shape[:2] == tuple(size):
+    """Resize RGB uint8 to (height, width) by Pillow's antialiased bicubic: what the released models were trained on.
+
+    The order of its two passes, and with it the last bits, changed in Pillow 13. Ours is that of 13 under any version.
+    """
+    (height, width), (to_height, to_width) = pixels.shape[:2], size
+    if (height, width) == (to_height, to_width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    is_height_first = height - to_height > max(0, 2 * (width - to_width))
+    between = (width, to_height) if is_height_first else (to_width, height)
+    image = Image.fromarray(pixels).resize(between, Image.Resampling.BICUBIC)
+    return np.asarray(image.resize((to_width, to_height), Image.Resampling.BICUBIC))
 
 
 def fit(frame: Any, size: tuple[int, int] | None, full_size: tuple[int, int], *, exact: bool) -> np.ndarray:

@@ -23,15 +23,15 @@ class SamplingRule(StrictConfig):
 
     kind: `dynamic_fps1` takes `fps` frames a second in whole groups of `frame_multiple`, at the middle of equal
     intervals, within the limits; `middle` takes as many as the limit says; `rand` does so at a random place of each
-    interval; `fps` takes `fps` frames a second at the centre of each second's share. min_wins: whether the lower
-    limit beats the upper one, and a limit that is no multiple is taken as it is (released behaviour). fill: which
-    frames are read again where there are too few for a group: the `last`, or all of them evenly (`spread`); `minimum`
-    spreads them until there are `min_frames`.
+    interval; `fps` takes `fps` frames a second at the centre of each second's share; `segments` is `segment_indices`.
+    min_wins: whether the lower limit beats the upper one, and a limit that is no multiple is taken as it is (released
+    behaviour). fill: which frames are read again where there are too few for a group: the `last`, or all of them
+    evenly (`spread`); `minimum` spreads them until there are `min_frames`.
 
-    Source: VideoChat-Flash evaluation loader; XComp's one spreads.
+    Source: VideoChat-Flash evaluation loader; XComp's one spreads; `segments` is PVC's.
     """
 
-    kind: Literal["dynamic_fps1", "middle", "rand", "fps"] = "dynamic_fps1"
+    kind: Literal["dynamic_fps1", "middle", "rand", "fps", "segments"] = "dynamic_fps1"
     fps: float = 1.0
     frame_multiple: int = 8
     min_frames: int = 64
@@ -39,8 +39,10 @@ class SamplingRule(StrictConfig):
     fill: Literal["last", "spread", "minimum"] = "last"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("dynamic_fps1", "middle", "rand", "fps"):
-            raise ConfigError(f"kind is {self.kind!r}; expected dynamic_fps1, middle, rand or fps; choose one")
+        if self.kind not in ("dynamic_fps1", "middle", "rand", "fps", "segments"):
+            raise ConfigError(
+                f"kind is {self.kind!r}; expected dynamic_fps1, middle, rand, fps or segments; choose one"
+            )
         if self.fill not in ("last", "spread", "minimum"):
             raise ConfigError(f"fill is {self.fill!r}; expected last, spread or minimum; choose one")
         if not (math.isfinite(self.fps) and self.fps > 0):
@@ -53,6 +55,8 @@ class SamplingRule(StrictConfig):
 
 RELEASED = SamplingRule(min_wins=True)
 XCOMP_RELEASED = SamplingRule(fps=8.0, min_frames=128, min_wins=True, fill="minimum")
+PVC_RELEASED = SamplingRule(kind="segments", frame_multiple=1, min_frames=1, min_wins=True)
+PVC_CLEAN = SamplingRule(kind="middle", frame_multiple=1, min_frames=1)
 
 
 class Sampled(NamedTuple):
@@ -89,7 +93,10 @@ def frame_count(num_frames: int, duration_s: float, rule: SamplingRule, max_fram
         groups = int(duration_s * rule.fps // group)
         count = min(group * groups if groups else group, max_frames)
     count = max(min_frames, count)
-    return count if rule.min_wins else max(group, min(count, max_frames))
+    if rule.min_wins:
+        return count
+    most = min(max_frames, num_frames) if group == 1 else max_frames  # nothing is read twice where no group is to fill
+    return max(group, min(count, most))
 
 
 def interval_middles(num_frames: int, count: int) -> list[int]:
@@ -117,6 +124,8 @@ def frame_indices(
         times = np.arange(step / 2, num_frames / fps + step / 2, step)
         found = [i for i in np.around(times * fps).astype(int).tolist() if i < num_frames]
         return found[:max_frames]
+    if rule.kind == "segments":
+        return segment_indices(num_frames - 1, fps, max_frames)
     count = frame_count(num_frames, num_frames / fps, rule, max_frames)
     if rule.kind == "rand":
         return _random_indices(num_frames, count, seed)
@@ -124,6 +133,31 @@ def frame_indices(
         return interval_middles(num_frames, count)
     found = interval_middles(num_frames, count) if num_frames >= count else spread(list(range(num_frames)), count)
     return spread(found, rule.min_frames) if rule.fill == "minimum" and len(found) < rule.min_frames else found
+
+
+def segment_indices(
+    max_frame: int, fps: float, count: int, clip_s: tuple[float, float] | None = None, first: int = 0
+) -> list[int]:
+    """Choose the middle frame of each of `count` equal shares of the frames `first` to `max_frame`, or of a clip's.
+
+    Frames repeat where there are fewer than `count`.
+
+    Raises: VideoError if the clip lies outside of these frames, or no frame is asked for.
+    Source: PVC preprocessing `get_index`, which walks backwards to frames that do not exist in the latter case;
+        pinned by tests/parity/test_pvc_sampler.py.
+    """
+    start, end = first, max_frame
+    if clip_s is not None:
+        if not all(map(math.isfinite, clip_s)):
+            raise VideoError(f"the clip arrived as {clip_s[0]} to {clip_s[1]} s; expected finite seconds; give numbers")
+        start, end = max(first, round(clip_s[0] * fps)), min(round(clip_s[1] * fps), max_frame)
+    if start > end or count < 1:
+        raise VideoError(
+            f"{count} frames of frames {start} to {end} were asked for; expected at least one of {first} to "
+            f"{max_frame}; choose other bounds"
+        )
+    share = (end - start) / count
+    return [int(start + share / 2 + round(share * k)) for k in range(count)]
 
 
 def spread(frames: list[int], count: int) -> list[int]:
@@ -198,13 +232,17 @@ def sample_times(
     """
     check_max_frames(rule, max_frames)
     start, end = check_clip(start_s, end_s, clock.duration_s)
+    if rule.kind == "segments":
+        clip_s = None if start_s is None and end_s is None else (start, end)
+        chosen = segment_indices(len(clock) - 1, clock.average_fps or 1.0, max_frames, clip_s)
+        return Sampled(clock.pts_s[chosen], end - start)
     if rule.min_wins or rule.kind in ("rand", "fps"):
         return _sample_by_index(clock, rule, max_frames, start_s, end_s, seed)
     inside = clock.pts_s[(clock.pts_s >= start) & (clock.pts_s <= end)]
     if len(inside) == 0:
         inside = clock.pts_s[clock.nearest(np.array([start]))]
     count = frame_count(len(inside), end - start, rule, max_frames)
-    if len(inside) < count:
+    if len(inside) <= count:
         return Sampled(np.append(inside, np.repeat(inside[-1], count - len(inside))), end - start)
     centres = start + (np.arange(count) + 0.5) * (end - start) / count
     chosen = Clock(inside, float(inside[-1])).nearest(centres)

@@ -20,7 +20,8 @@ import numpy as np
 from longtake.core.errors import VideoError
 from longtake.core.types import Frames
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\x00", b"MM\x00*")  # JPEG, PNG, both kinds of TIFF
 MAX_DOWNLOAD_BYTES = 8 << 30
 DOWNLOAD_TIMEOUT_S = 600.0
 SILENCE_TIMEOUT_S = 30.0
@@ -60,7 +61,7 @@ def is_picture(path: Path, name: str) -> bool:
     """Say whether a file is a still picture, by its first bytes, else by its name."""
     with path.open("rb") as file:
         head = file.read(12)
-    is_known = head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    is_known = head.startswith(PICTURE_HEADS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
     return is_known or Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 

@@ -47,11 +47,13 @@ def normalize_frames(
     return normalize_pixels(torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous(), mean, std)
 
 
-def anyres_grid(size_wh: tuple[int, int], tile: int, max_side: int = 6) -> tuple[int, int]:
+def anyres_grid(
+    size_wh: tuple[int, int], tile: int, max_side: int = 6, max_tiles: int | None = None
+) -> tuple[int, int]:
     """Return how many tiles wide and high the canvas for a picture is.
 
     Of all canvases up to max_side x max_side tiles the one that shows most of the picture's pixels is taken, of
-    equals the one that wastes least, then the first, narrow ones first.
+    equals the one that wastes least, then the first, narrow ones first. max_tiles: leave out larger canvases.
 
     Source: VideoChat-Flash anyres_nopad; pinned by tests/parity/test_transforms.py.
     """
@@ -62,18 +64,20 @@ def anyres_grid(size_wh: tuple[int, int], tile: int, max_side: int = 6) -> tuple
         shown = min(int(width * scale) * int(height * scale), width * height)
         return shown, -(columns * tile * rows * tile - shown)
 
-    grids = [(columns, rows) for columns in range(1, max_side + 1) for rows in range(1, max_side + 1)]
+    sides = range(1, max_side + 1)
+    most = max_side**2 if max_tiles is None else max_tiles
+    grids = [(columns, rows) for columns in sides for rows in sides if columns * rows <= most]
     return max(grids, key=lambda grid: shown_and_spare(*grid))
 
 
 def tile_image(
-    pixels: UInt8[np.ndarray, "H W 3"], tile: int, max_side: int = 6
+    pixels: UInt8[np.ndarray, "H W 3"], tile: int, max_side: int = 6, max_tiles: int | None = None
 ) -> tuple[UInt8[np.ndarray, "N S S 3"], tuple[int, int]]:
     """Cut a picture into square tiles: the whole one first, then the canvas row by row; also return the grid.
 
     Source: VideoChat-Flash anyres_nopad: the picture is resized straight to the canvas, not padded.
     """
-    columns, rows = anyres_grid((pixels.shape[1], pixels.shape[0]), tile, max_side)
+    columns, rows = anyres_grid((pixels.shape[1], pixels.shape[0]), tile, max_side, max_tiles)
     canvas = resize_exact(pixels, (rows * tile, columns * tile))
     tiles = canvas.reshape(rows, tile, columns, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
     return np.concatenate([resize_exact(pixels, (tile, tile))[None], tiles]), (columns, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -16,7 +17,7 @@ from longtake.core.types import Frames
 from longtake.media import sources
 from longtake.media.backends import Backend, candidates, decoder
 from longtake.media.clock import Clock, nearest_rows
-from longtake.media.images import read_image
+from longtake.media.images import open_picture, read_image
 from longtake.media.info import VideoInfo
 from longtake.media.pixels import resize_exact
 from longtake.media.process import DecoderProcess
@@ -351,11 +352,12 @@ def _from_folder(folder: Path, name: str, fps: float | int) -> Video:
 def _from_image(path: Path, name: str, owned: Path | None) -> Video:
     """Read a picture at once; it is a video of one frame."""
     try:
-        pixels = read_image(path)
+        pixels, notes = open_picture(path)
     except VideoError as error:
         raise VideoError(_renamed(error, path, name)) from error
     if owned is not None:
         owned.unlink(missing_ok=True)
     clock = Clock(np.zeros(1), 0.0)
     size = pixels.shape[:2]
-    return Video(_still_info(name, "image", size, clock), clock, _FromImages(pixels[None], size))
+    info = dataclasses.replace(_still_info(name, "image", size, clock), warnings=notes)
+    return Video(info, clock, _FromImages(pixels[None], size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from longtake.core.errors import CheckpointError
 from longtake.models.released_names import to_ours, to_released
 
-PARTS = {"umt": "vision tower", "internvideo2": "vision tower", "projector": "projector", "language": "language model"}
+PARTS = {
+    "umt": "vision tower",
+    "internvideo2": "vision tower",
+    "vision_model": "vision tower",
+    "mlp1": "compressor",
+    "projector": "projector",
+    "language": "language model",
+    "language_model": "language model",
+}
 
 
 def part_of(name: str) -> str:
@@ -66,7 +74,7 @@ def _missing_message(
     if not known:
         return (
             f"{text}; none of the {len(found)} tensors found (first: {sorted(found)[0]}) belongs to this architecture; "
-            "pass a VideoChat-Flash checkpoint"
+            "pass a checkpoint of this architecture"
         )
     close = difflib.get_close_matches(first, unexpected, n=1, cutoff=0.6)
     if close:
@@ -110,16 +118,16 @@ def check_values(tensors: Iterable[tuple[str, Tensor]]) -> None:
             )
 
 
-def check_loaded(model: nn.Module, info: Mapping[str, Any]) -> None:
-    """Check what transformers reports after loading, then every value.
+def check_loaded(model: nn.Module, info: Mapping[str, Any], released: Callable[[str], str] = to_released) -> None:
+    """Check what transformers reports after loading, then every value; `released` translates names for messages.
 
     Raises: CheckpointError.
     """
     missing, unexpected = info["missing_keys"], info["unexpected_keys"]
-    mismatched = {to_released(str(name)): tuple(shape) for name, shape, *_ in info["mismatched_keys"]}
+    mismatched = {released(str(name)): tuple(shape) for name, shape, *_ in info["mismatched_keys"]}
     if missing or unexpected or mismatched:
-        expected = {to_released(name): tuple(value.shape) for name, value in model.state_dict().items()}
-        absent = {to_released(str(name)) for name in missing}
+        expected = {released(name): tuple(value.shape) for name, value in model.state_dict().items()}
+        absent = {released(str(name)) for name in missing}
         found = {name: shape for name, shape in expected.items() if name not in absent}
-        check_names(expected, found | {to_released(str(name)): () for name in unexpected} | mismatched)
-    check_values((to_released(name), value) for name, value in model.named_parameters())
+        check_names(expected, found | {released(str(name)): () for name in unexpected} | mismatched)
+    check_values((released(name), value) for name, value in model.named_parameters())

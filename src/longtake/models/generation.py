@@ -13,11 +13,12 @@ from torch import Tensor
 from longtake.core.budget import Budget
 from longtake.core.errors import BudgetError, CheckpointError
 from longtake.core.reduction import Reduction
+from longtake.models.prefix import PrefixStore
 from longtake.models.splice import Visual
 from longtake.nn.language.walk import WalkOutput, decode_step
 
 if TYPE_CHECKING:
-    from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+    from longtake.models.base import VisualLanguageModel
 
 FinishReason = Literal["stop", "length"]
 
@@ -27,7 +28,8 @@ class Step:
     """One round of decoding.
 
     ids: the new token of each prompt, none where the answer had ended. logits: [B, V] that it was chosen from.
-    finished: per prompt, why it ended, as soon as it has. walked: what the prefill returned.
+    finished: per prompt, why it ended, as soon as it has. walked: what the prefill returned. num_read: tokens that it
+    had to read, padding not counted; fewer than the prompt's if the video had been read before.
     """
 
     index: int
@@ -38,6 +40,7 @@ class Step:
     num_prompt_tokens: list[int]
     cache_lengths: Callable[[], list[list[int]]]
     walked: WalkOutput
+    num_read: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +99,7 @@ class Sampler:
 
 @torch.no_grad()
 def stream(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     input_ids: Int64[Tensor, "B L"],
     visuals: Sequence[Visual | Tensor] = (),
     *,
@@ -108,11 +111,13 @@ def stream(
     seed: int | None = None,
     stop_ids: Sequence[int] = (),
     chunk_size: int | None = None,
+    prefixes: PrefixStore | None = None,
 ) -> Iterator[Step]:
     """Yield each round of new tokens as soon as it is chosen; close the iterator to stop early.
 
     The count of new tokens is `max_new_tokens`, else the budget's. All prompts decode together; one that has ended
-    is carried along and its tokens are not reported.
+    is carried along and its tokens are not reported. prefixes: where the video of a lone prompt may have been read
+    already, as tokens, or is kept for the next one.
 
     Raises: PromptError if a prompt does not fit the context; BudgetError on an option out of range; CheckpointError
         if the logits overflow.
@@ -123,9 +128,13 @@ def stream(
     sampler = Sampler(temperature=temperature, top_p=top_p, seed=seed)
     generator = sampler.generator()
     input_ids = input_ids.to(model.input_device)
-    spliced = model.splice_inputs(input_ids, visuals, attention_mask)
-    lengths = spliced.lengths
-    walked = model.prefill(spliced, use_cache=True, chunk_size=chunk_size)
+    shared = None if prefixes is None else prefixes.walk(model, input_ids, visuals, chunk_size)
+    if shared is not None:
+        walked, lengths, num_read = shared.walked, [shared.num_tokens], shared.num_read
+    else:
+        spliced = model.splice_inputs(input_ids, visuals, attention_mask)
+        walked = model.prefill(spliced, use_cache=True, chunk_size=chunk_size)
+        lengths, num_read = spliced.lengths, sum(spliced.lengths)
     cache = walked.cache
     if cache is None:
         raise RuntimeError("prefill with use_cache returned no cache")
@@ -147,14 +156,14 @@ def stream(
             elif new_id is not None and index + 1 == limit:
                 finished[row] = "length"
         # The last step's cache_lengths are read when no more token follows: it is a call, not a list.
-        yield Step(index, ids, logits, list(finished), walked.reductions, lengths, cache.lengths, walked)
+        yield Step(index, ids, logits, list(finished), walked.reductions, lengths, cache.lengths, walked, num_read)
         if all(finished):
             return
         hidden = decode_step(model.language, model.embed_text(chosen.unsqueeze(1)), cache)
 
 
 def generate(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     input_ids: Int64[Tensor, "B L"],
     visuals: Sequence[Visual | Tensor] = (),
     *,

@@ -8,7 +8,17 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from longtake.models.configuration import VideoChatFlashConfig
+from longtake.models.pvc import PvcForConditionalGeneration
+from longtake.models.pvc_configuration import PvcConfig
 from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+
+AnyConfig = VideoChatFlashConfig | PvcConfig
+AnyModel = VideoChatFlashForConditionalGeneration | PvcForConditionalGeneration
+
+
+def model_class(config: AnyConfig) -> type[VideoChatFlashForConditionalGeneration] | type[PvcForConditionalGeneration]:
+    """Return the class of the model that a configuration describes."""
+    return PvcForConditionalGeneration if isinstance(config, PvcConfig) else VideoChatFlashForConditionalGeneration
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,9 +29,9 @@ class LoadedModel:
     models with the same fingerprint make the same visual tokens.
     """
 
-    model: VideoChatFlashForConditionalGeneration
+    model: AnyModel
     tokenizer: PreTrainedTokenizerBase
-    config: VideoChatFlashConfig
+    config: AnyConfig
     fingerprint: str
 
     @property

@@ -1,4 +1,4 @@
-"""The released checkpoints as configurations, by name: VideoChat-Flash's five, and XComp's one in two forms."""
+"""The released checkpoints as configurations, by name: VideoChat-Flash's five, XComp's one in two forms, PVC's one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from longtake.methods.compress.tome import ToMe
 from longtake.methods.reduce.lp_comp import LpComp
 from longtake.methods.select.qc_comp import XCOMP_2B_RELEASED, XCOMP_CLEAN, QcComp
 from longtake.models.configuration import VideoChatFlashConfig
+from longtake.models.pvc_configuration import PvcConfig
 
 _QWEN_7B: dict[str, object] = {
     "vocab_size": 152064,
@@ -66,14 +67,15 @@ def _xcomp_methods(select: QcComp, state_times: bool) -> dict[str, object]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A released checkpoint: where it lives (none: an archive that no hub holds) and its configuration's values."""
+    """A released checkpoint: where it lives (none: no hub holds it) and its configuration's kind and values."""
 
     repository: str | None
     values: Mapping[str, object]
+    kind: type[VideoChatFlashConfig] | type[PvcConfig] = VideoChatFlashConfig
 
-    def config(self) -> VideoChatFlashConfig:
+    def config(self) -> VideoChatFlashConfig | PvcConfig:
         """Build a fresh configuration."""
-        return VideoChatFlashConfig(**copy.deepcopy(dict(self.values)))  # pyright: ignore[reportArgumentType]
+        return self.kind(**copy.deepcopy(dict(self.values)))  # pyright: ignore[reportArgumentType]
 
 
 def _preset(repository: str | None, *parts: dict[str, object]) -> Preset:
@@ -88,6 +90,50 @@ def _xcomp(frames_per_clip: int, select: QcComp, state_times: bool) -> Preset:
     return _preset(None, _QWEN_1_5B, _UMT_HD, _LONG, clip, _xcomp_methods(select, state_times))
 
 
+# Shapes as recalled from the published configuration and confirmed by the sizes of files. Inferred, since no public
+# file says it: temporal layers, time scale, repeats, tiles (docs/parity.md).
+_PVC: dict[str, object] = {
+    "vision_config": {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 448},
+    "llm_config": {
+        "vocab_size": 92553,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-5,
+        "bias": False,
+        "rope_theta": 1_000_000.0,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        "bos_token_id": 1,
+        "eos_token_id": 92542,
+        "pad_token_id": 2,
+    },
+    "use_temporal": True,
+    "force_image_size": 448,
+    "downsample_ratio": 0.25,
+    "template": "internlm2-chat",
+    "dynamic_image_size": True,
+    "use_thumbnail": True,
+    "ps_version": "v2",
+    "max_dynamic_patch": 12,
+    "image_repeat_time": 4,
+    "temporal_layers": tuple(range(16, 24)),
+    "time_scale": 1.0,
+}
+# What none of the systems has: PVC's tower and compressor with XComp's two methods behind them, for weights to come.
+# A plain norm takes the place of the compressor's conditioning, whose 1.35 billion numbers gain a tenth to one point.
+_PVC_XCOMP: dict[str, object] = _PVC | {
+    "conditioning": "none",
+    "frame_labels": False,
+    "methods": {
+        "reduce": {"name": "lp_comp", **LpComp(tokens_per_frame=64).to_dict()},
+        "select": {"name": "qc_comp", "state_times": True, **QcComp(chunk_frames=256).to_dict()},
+    },
+}
+
+
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "videochat_flash_2b": _preset("VideoChat-Flash-Qwen2_5-2B_res448", _QWEN_1_5B, _UMT_HD),
@@ -98,6 +144,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         # The released evaluation encodes 4 frames at once, though the weights were tuned with 8.
         "xcomp_2b_released": _xcomp(4, XCOMP_2B_RELEASED, state_times=False),
         "xcomp_clean": _xcomp(8, XCOMP_CLEAN, state_times=True),
+        "pvc_8b": Preset(repository="OpenGVLab/PVC-InternVL2-8B", values=MappingProxyType(_PVC), kind=PvcConfig),
+        "pvc_xcomp": Preset(repository=None, values=MappingProxyType(_PVC_XCOMP), kind=PvcConfig),
     }
 )
 

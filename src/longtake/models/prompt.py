@@ -32,6 +32,23 @@ def check_question(question: str) -> str:
     return text
 
 
+def place_media(text: str, in_place: Sequence[str], in_front: Sequence[str]) -> str:
+    """Put what stands for each picture or video at its placeholder, in order; without any, in front of the text.
+
+    Raises: PromptError if placeholders and media differ in number.
+    """
+    count = text.count(PLACEHOLDER)
+    if count not in (0, len(in_place)):
+        raise PromptError(
+            f"the question holds {count} placeholders {PLACEHOLDER} for {len(in_place)} pictures and videos; expected "
+            "one for each, in order, or none; add or remove placeholders, or files"
+        )
+    if not count:
+        return "".join(in_front) + text
+    pieces = text.split(PLACEHOLDER)
+    return pieces[0] + "".join(part + piece for part, piece in zip(in_place, pieces[1:], strict=True))
+
+
 def video_prompt(question: str, duration_s: float, num_frames: int, later: Sequence[Turn] = ()) -> str:
     """Render a conversation that starts with a question about a video, the assistant's next turn left open.
 

@@ -114,7 +114,7 @@ def splice(
         _splice_one(embed, input_ids[i][keep[i]], None if labels is None else labels[i][keep[i]], blocks)
         for i in range(input_ids.shape[0])
     ]
-    _check_lengths([sample.embeds.shape[0] for sample in samples], max_length)
+    check_lengths([sample.embeds.shape[0] for sample in samples], max_length)
     lengths = torch.tensor([sample.embeds.shape[0] for sample in samples], device=input_ids.device)
     span = torch.arange(int(lengths.max()), device=input_ids.device)
     return Spliced(
@@ -157,7 +157,11 @@ def _splice_one(embed: Callable[[Tensor], Tensor], ids: Tensor, labels: Tensor |
     return _Sample(torch.cat(parts), torch.cat(label_parts), starts, counts)
 
 
-def _check_lengths(lengths: Sequence[int], max_length: int | None) -> None:
+def check_lengths(lengths: Sequence[int], max_length: int | None) -> None:
+    """Refuse samples longer than the context, and empty ones.
+
+    Raises: PromptError.
+    """
     longest = max(lengths)
     if longest == 0:
         raise PromptError("the prompt holds no token; expected at least one; ask something")

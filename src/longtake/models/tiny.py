@@ -53,13 +53,18 @@ def build_random(config: VideoChatFlashConfig | None = None, seed: int = 0) -> V
     """
     with torch.random.fork_rng(devices=[]):
         model = VideoChatFlashForConditionalGeneration(tiny_config() if config is None else config)
+    fill_random(model, seed)
+    return model.eval()
+
+
+def fill_random(model: torch.nn.Module, seed: int) -> None:
+    """Give every parameter random values that depend on the seed alone; norms lie around one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
             noise = torch.randn(value.shape, generator=generator) * (0.5 / max(value.shape[-1], 16) ** 0.5)
             is_norm = "norm" in name and name.endswith("weight")
             value.copy_(1 + noise if is_norm else noise * 2)
-    return model.eval()
 
 
 def small_config(tokenizer: PreTrainedTokenizerBase) -> VideoChatFlashConfig:

@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 TIME_CODE_WIDTH = 256
@@ -32,13 +32,43 @@ def relative_times(length: int, time_scale: float, start: int = 0, nominal: int 
     return time_scale * torch.arange(start, start + length, dtype=torch.float32) / (nominal or length)
 
 
+class LowRankLinear(nn.Module):
+    """A square linear layer whose weight is the product of two thin ones; for models of our own."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width)
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Apply both."""
+        return self.up(self.down(x))
+
+
+def square_linear(width: int, rank: int | None) -> nn.Linear | LowRankLinear:
+    """Build one of the width x width matrices W2 to W6, full or of a low rank, with a bias [F likely]."""
+    return nn.Linear(width, width) if rank is None else LowRankLinear(width, rank)
+
+
+def spread(x: Float[Tensor, "E *rest"], entry: Int64[Tensor, "T"] | None) -> Float[Tensor, "T *rest"]:
+    """Give each frame the row of the entry that it shows; nothing is copied where every frame has its own."""
+    return x if entry is None else x[entry]
+
+
+def without_bias(linear: nn.Linear | LowRankLinear, x: Tensor) -> Tensor:
+    """Apply the weight of a linear layer and not its bias."""
+    if isinstance(linear, LowRankLinear):
+        return F.linear(linear.down(x), linear.up.weight)
+    return F.linear(x, linear.weight)
+
+
 class TimeMlp(nn.Module):
     """Map a time code to the width of the features: W2 silu(W1 code + b1) + b2."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, rank: int | None = None) -> None:
         super().__init__()
         self.w1 = nn.Linear(TIME_CODE_WIDTH, width)
-        self.w2 = nn.Linear(width, width)
+        self.w2 = square_linear(width, rank)
 
     def forward(self, code: Float[Tensor, "T c"]) -> Float[Tensor, "T D"]:
         """Embed the times of the frames."""
@@ -55,23 +85,26 @@ class TimeConditionedNorm(nn.Module):
     Source: PVC, AdaLN (equations from reading notes; placement of the norm's epsilon inferred [I]).
     """
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, rank: int | None = None) -> None:
         super().__init__()
         self.eps = eps
-        self.w3, self.w4, self.w5, self.w6 = (nn.Linear(width, width) for _ in range(4))
+        self.w3, self.w4, self.w5, self.w6 = (square_linear(width, rank) for _ in range(4))
 
-    def forward(self, x: Float[Tensor, "E N D"], time: Float[Tensor, "T D"]) -> Float[Tensor, "T N D"]:
-        """Normalise; E distinct entries stand for T = E * repeats frames, copies next to each other."""
-        repeats = time.shape[0] // x.shape[0]
+    def forward(
+        self, x: Float[Tensor, "E N D"], time: Float[Tensor, "T D"], entry: Int64[Tensor, "T"] | None = None
+    ) -> Float[Tensor, "T N D"]:
+        """Normalise; `entry` says which of the E rows each of T frames shows, none where E is T."""
         normed = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype)
-        gamma = self._condition(self.w3, self.w4, x, time, repeats)
-        beta = self._condition(self.w5, self.w6, x, time, repeats)
-        return gamma * normed.repeat_interleave(repeats, 0) + beta
+        gamma = self._condition(self.w3, self.w4, x, time, entry)
+        beta = self._condition(self.w5, self.w6, x, time, entry)
+        return gamma * spread(normed, entry) + beta
 
     @staticmethod
-    def _condition(first: nn.Linear, second: nn.Linear, x: Tensor, time: Tensor, repeats: int) -> Tensor:
-        of_time = F.linear(time, first.weight).unsqueeze(1)
-        return second(F.silu(first(x).repeat_interleave(repeats, 0) + of_time))
+    def _condition(
+        first: nn.Linear | LowRankLinear, second: nn.Module, x: Tensor, time: Tensor, entry: Tensor | None
+    ) -> Tensor:
+        of_time = without_bias(first, time).unsqueeze(1)
+        return second(F.silu(spread(first(x), entry) + of_time))
 
 
 class TemporalAttention(nn.Module):
@@ -124,19 +157,41 @@ def _window_mask(
 
 
 class TemporalBranch(nn.Module):
-    """What PVC adds to a vision layer, between its spatial attention and its feed-forward part."""
+    """What PVC adds to a vision layer, between its spatial attention and its feed-forward part.
 
-    def __init__(self, width: int, num_heads: int, eps: float) -> None:
+    own_time: whether it embeds times itself [F]. gate_size: `width` for a vector, 1 for a scalar; file sizes cannot
+    tell which [I].
+    """
+
+    def __init__(self, width: int, num_heads: int, eps: float, *, own_time: bool, gate_size: int) -> None:
         super().__init__()
-        self.time = TimeMlp(width)
+        self.time = TimeMlp(width) if own_time else None
         self.adaln = TimeConditionedNorm(width, eps)
         self.attn = TemporalAttention(width, num_heads)
-        self.gate = nn.Parameter(torch.zeros(width))
+        self.gate = nn.Parameter(torch.zeros(gate_size))
+
+    def forward(
+        self,
+        x: Float[Tensor, "E N D"],
+        time: Float[Tensor, "T D"],
+        sequence_lengths: list[int],
+        entry: Int64[Tensor, "T"] | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+        window: int | None = None,
+    ) -> tuple[Float[Tensor, "T N D"], tuple[Tensor, Tensor]]:
+        """Add gated attention over time to E entries that stand for T frames; also return the keys and values."""
+        attended, kept = self.attn(self.adaln(x, time, entry), sequence_lengths, past, window)
+        return spread(x, entry) + self.gate * attended, kept
 
     def neutral_start(self) -> None:
         """Set scale one and shift zero, gate shut: the tower then equals the static one, and the gate can learn."""
-        for linear in (self.adaln.w4, self.adaln.w6):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        nn.init.ones_(self.adaln.w4.bias)
+        neutral_norm(self.adaln)
         nn.init.zeros_(self.gate)
+
+
+def neutral_norm(norm: TimeConditionedNorm) -> None:
+    """Set scale one and shift zero, whatever the condition: a plain layer norm."""
+    for linear, shift in ((norm.w4, 1.0), (norm.w6, 0.0)):
+        last = linear.up if isinstance(linear, LowRankLinear) else linear
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, shift)
