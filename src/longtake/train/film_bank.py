@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.media.filmstrip.attributes import ALL_KEYS, DIRECTIONS
+from longtake.media.filmstrip.attributes import DIRECTIONS, TRAINING_KEYS
 from longtake.media.filmstrip.questions import NOT_SHOWN, PHRASES
 from longtake.media.filmstrip.world import MOST_HAPPENINGS, Card, Motion
 from longtake.methods.compress.tome import ToMe
@@ -261,7 +261,8 @@ def _ask_count(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Ask
 
 def _ask_absent(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:
     shown = {bank.cards[card].key for card in film.cards}
-    key = ALL_KEYS[int(rng.integers(len(ALL_KEYS)))]
+    # A pair held out from training must not be learned as one that is never shown.
+    key = TRAINING_KEYS[int(rng.integers(len(TRAINING_KEYS)))]
     return None if key in shown else _Found({"a": key}, NOT_SHOWN, lambda clip: False, {})
 
 

@@ -65,6 +65,7 @@ class ClipStream:
     image_size: int = 64
     film_frames: int = 240
     render_size: int = 128
+    needle_size: tuple[float, float] = (0.18, 0.62)
 
     def __call__(self, number: int, count: int | None = None) -> Clips:
         """Return all clips of film `number`, or `count` random ones."""
@@ -74,7 +75,7 @@ class ClipStream:
             tasks=("NH", "CO", "MO"),
             num_frames=self.film_frames,
             needle_s=float(rng.integers(1, 5)),
-            needle_size=float(rng.uniform(0.28, 0.62)),
+            needle_size=float(rng.uniform(*self.needle_size)),
             num_extras=int(rng.integers(0, 6)),
             num_cards=40,
             hops=int(rng.integers(1, 4)),

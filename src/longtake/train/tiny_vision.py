@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +26,14 @@ class VisionRecipe(StrictConfig):
     """How long and how fast the tower learns.
 
     budgets: tokens a frame that the clips are merged to, in turn. patch_weight: share of the loss over single patches.
-    learning_rate falls along a cosine.
+    learning_rate falls along a cosine. For `large_steps` cards are at least `large_size` of the frame: the shape that a
+    card points to is a few pixels high otherwise, too faint to begin with. head_weights: of kinds that are hard to see.
     """
 
-    steps: int = 1500
+    steps: int = 2500
+    large_steps: int = 1000
+    large_size: float = 0.5
+    head_weights: tuple[tuple[str, float], ...] = (("next_colour", 2.0), ("next_shape", 4.0))
     films: int = 4
     clips_per_film: int = 9
     learning_rate: float = 2e-3
@@ -44,8 +48,9 @@ class VisionRecipe(StrictConfig):
 class ReadOut(nn.Module):
     """One linear head for each kind of thing that a frame can show; thrown away after training."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        self.weights = dict(weights or {})
         self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in CLASSES.items()})
 
     def forward(
@@ -57,7 +62,8 @@ class ReadOut(nn.Module):
             logits, wanted = head(tokens).flatten(0, 1), labels[..., i].flatten()
             # Most frames show nothing of a kind: counted in full, that would be all that is learned at first.
             weight = torch.where(wanted > 0, 1.0, NOTHING_WEIGHT)
-            total = total + (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+            missed = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+            total = total + self.weights.get(name, 1.0) * missed
             something = wanted > 0
             right = (logits.argmax(-1) == wanted)[something].float()
             accuracy[name] = float(right.mean()) if len(right) else math.nan
@@ -91,13 +97,15 @@ def learning_rate_share(step: int, warmup: int, steps: int) -> float:
 
 def train_vision(tower: UmtTower, recipe: VisionRecipe, stream: ClipStream, report: Report) -> ReadOut:
     """Train a tower in place; return the heads that read it."""
-    reader = ReadOut(tower.width)
+    reader = ReadOut(tower.width, dict(recipe.head_weights))
+    large = dataclasses.replace(stream, needle_size=(recipe.large_size, stream.needle_size[1]))
     parameters = [*tower.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     grid = tower.grid(CLIP_FRAMES)
     tower.train()
     for step in range(recipe.steps):
-        films = [stream(step * recipe.films + i, recipe.clips_per_film) for i in range(recipe.films)]
+        shown = large if step < recipe.large_steps else stream
+        films = [shown(step * recipe.films + i, recipe.clips_per_film) for i in range(recipe.films)]
         pixels, labels = torch.cat([film.pixels for film in films]), torch.cat([film.labels for film in films])
         share = learning_rate_share(step, recipe.warmup_steps, recipe.steps)
         for group in optimizer.param_groups:
