@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -139,3 +140,10 @@ def test_a_drawn_clock_reads_back(time_s: float, size: tuple[int, int]):
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(VideoError, match="libnothing"):
         write_clock_video(tmp_path / "x.mp4", codec="libnothing")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux tells how a thread is scheduled")
+def test_an_encoder_does_not_leave_the_process_real_time(tmp_path: Path):
+    before = os.sched_getscheduler(0)
+    write_clock_video(tmp_path / "clock.mp4", 1.0, codec="libsvtav1")
+    assert os.sched_getscheduler(0) == before

@@ -25,7 +25,9 @@ MAX_HEAD_BYTES = 1 << 20
 PIPE_BYTES = 1 << 20
 # The worker looks for modules exactly where its parent does, and never in the working directory.
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from longtake.media.worker import main; sys.exit(main())"
+    "import json, resource, sys; sys.path[:] = json.loads(sys.argv[1]); most = json.loads(sys.argv[2]); "
+    "most and resource.setrlimit(resource.RLIMIT_AS, (most, most)); "
+    "from longtake.media.worker import main; sys.exit(main())"
 )
 
 
@@ -43,13 +45,15 @@ def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
 class DecoderProcess:
     """One worker; it is started on first use, and killed when it is silent for longer than the time limit.
 
+    memory_limit_bytes: the most address space it may have, its libraries (about 1 GB) included; none for no limit.
+
     Raises: ConfigError if the limit is not a positive number.
     """
 
-    def __init__(self, time_limit_s: float | int) -> None:
+    def __init__(self, time_limit_s: float | int, memory_limit_bytes: int | None = None) -> None:
         if not time_limit_s > 0:
             raise ConfigError(f"time_limit_s is {time_limit_s}; expected a positive number of seconds; raise it")
-        self.time_limit_s = time_limit_s
+        self.time_limit_s, self.memory_limit_bytes = time_limit_s, memory_limit_bytes
         self.is_busy = False
         self._process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize | None = None
@@ -81,6 +85,12 @@ class DecoderProcess:
             if self.is_busy:
                 self.close()
 
+    def still(self, path: str) -> Picture:
+        """Ask for a still picture, upright RGB; one that has more than `MAX_PIXELS` is refused."""
+        self._ask({"kind": "still", "path": path})
+        head, payload = self._reply()
+        return Picture(np.frombuffer(payload, dtype=np.uint8).reshape(head["shape"]), False)
+
     def close(self) -> None:
         """End the worker, at once; the next request starts another."""
         self._process, self._buffer, self.is_busy = None, b"", False
@@ -91,8 +101,9 @@ class DecoderProcess:
     def _ask(self, request: dict[str, Any]) -> None:
         if self._process is None:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+            places = json.dumps([place for place in sys.path if place])
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, json.dumps([place for place in sys.path if place])],
+                [sys.executable, "-P", "-c", START, places, json.dumps(self.memory_limit_bytes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

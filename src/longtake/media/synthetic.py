@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,23 @@ ENCODER_OPTIONS = {
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
     "libsvtav1": {"preset": "8", "crf": "20"},
 }
+
+
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Give a thread its scheduling back: SVT-AV1 makes the one that calls it real-time where it may, as root may.
+
+    Everything else on the machine would wait for it from then on.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != before[0]:
+            os.sched_setscheduler(0, *before)
 
 
 def draw_clock(time_s: float | int, height: int, width: int, *, moving: bool = True) -> np.ndarray:
@@ -79,7 +98,7 @@ def write_clock_video(
     times = list(times_s) if times_s is not None else [float(i / rate) for i in range(round(duration_s * rate))]
     if codec not in av.codecs_available:
         raise VideoError(f"encoder {codec} is not in this build of PyAV; expected it to be; choose another")
-    with av.open(str(path), "w") as container:
+    with same_scheduling(), av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=max(1, round(rate)))
         stored = size if rotation_degrees % 180 == 0 else size[::-1]
         stream.height, stream.width = stored

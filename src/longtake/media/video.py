@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,13 @@ __all__ = ["Video", "VideoInfo", "content_hash", "open_video"]
 
 logger = logging.getLogger("longtake")
 FOLDER_FPS = 1.0
+
+
+class Limits(NamedTuple):
+    """What a decoder's process may take: seconds of silence, bytes of address space."""
+
+    time_limit_s: float | int
+    memory_limit_bytes: int | None = None
 
 
 @runtime_checkable
@@ -99,7 +106,7 @@ class _FromFile:
     def _idle_process(self) -> DecoderProcess | None:
         """Return the worker, or another one where it is still busy with an earlier request."""
         if self.process is not None and self.process.is_busy:
-            return DecoderProcess(self.process.time_limit_s)
+            return DecoderProcess(self.process.time_limit_s, self.process.memory_limit_bytes)
         return self.process
 
     def close(self) -> None:
@@ -221,13 +228,15 @@ def open_video(
     backend: Backend = "auto",
     time_limit_s: float | int = 60.0,
     isolate: bool = True,
+    memory_limit_bytes: int | None = None,
     folder_fps: float | int = FOLDER_FPS,
 ) -> Video:
     """Open a video: a path, bytes, an http(s) address, a folder of pictures, one picture, or frames in memory.
 
     backend: the decoder; `auto` takes the first that can open the file, of PyAV, torchcodec and the ffmpeg program,
     logs which, and records it in `info.backend`. isolate: decode in a process of its own, stopped after
-    `time_limit_s` of silence; the pictures are the same either way. folder_fps: frame rate of a folder of pictures.
+    `time_limit_s` of silence, which may have `memory_limit_bytes` of address space; the pictures are the same either
+    way. folder_fps: frame rate of a folder of pictures.
     Frames in memory are {"pixels": uint8 [T, H, W, 3], "pts_s": [T]} or `Frames`.
 
     Raises: VideoError if it cannot be opened; the message says why.
@@ -250,7 +259,8 @@ def open_video(
             return _from_folder(path, name, folder_fps)
         if sources.is_picture(path, name):
             return _from_image(path, name, owned)
-        return _from_file(path, name, backend, time_limit_s if isolate else None, owned)
+        limits = Limits(time_limit_s, memory_limit_bytes) if isolate else None
+        return _from_file(path, name, backend, limits, owned)
     except BaseException:
         if owned is not None:
             owned.unlink(missing_ok=True)
@@ -262,13 +272,13 @@ def _renamed(error: LongtakeError, path: Path, name: str) -> str:
     return str(error).replace(str(path), name)
 
 
-def _from_file(path: Path, name: str, backend: Backend, time_limit_s: float | int | None, owned: Path | None) -> Video:
+def _from_file(path: Path, name: str, backend: Backend, limits: Limits | None, owned: Path | None) -> Video:
     """Try the decoders in order; the first that reads the table of frames is taken."""
     names = candidates(backend)
     failed: list[str] = []
     first_error: LongtakeError | None = None
     for place, candidate in enumerate(names):
-        process = None if time_limit_s is None else DecoderProcess(time_limit_s)
+        process = None if limits is None else DecoderProcess(*limits)
         try:
             table = process.scan(candidate, str(path)) if process else decoder(candidate).scan(str(path), no_watch)
         except (VideoError, MissingExtraError) as error:

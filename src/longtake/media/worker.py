@@ -15,6 +15,7 @@ import numpy as np
 
 from longtake.core.errors import LongtakeError
 from longtake.media.backends import decoder
+from longtake.media.images import open_picture
 from longtake.media.scan import Scan
 
 ALIVE_EVERY_S = 0.5
@@ -44,6 +45,10 @@ class Pulse:
 
 def answer(request: dict[str, Any], tables: dict[tuple[str, str], Scan], out: BinaryIO) -> None:
     """Carry out one request."""
+    if request["kind"] == "still":
+        pixels = open_picture(request["path"]).pixels
+        send(out, {"kind": "still", "shape": pixels.shape}, pixels.tobytes())
+        return
     backend, path, alive = request["backend"], request["path"], Pulse(out)
     if (backend, path) not in tables:
         tables[backend, path] = decoder(backend).scan(path, alive)
@@ -72,6 +77,9 @@ def main() -> None:
             return  # the caller has gone
         except LongtakeError as error:
             send(out, {"kind": "error", "type": type(error).__name__, "message": str(error)})
+        except MemoryError:
+            message = "the decoder ran out of memory; expected frames that fit its limit; make the pictures smaller"
+            send(out, {"kind": "error", "type": "VideoError", "message": message})
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "style": ("plain", "rich"),
     "sets": ("waves", "voronoi"),
 }
+# Settings that hold several names, with how many at least; and numbers that need not be whole.
+SEVERAL = {"tasks": 0, "motion_kinds": 1, "happening_kinds": 1}
+FRACTIONAL = ("fps", "needle_s", "needle_size", "detail_px", "depth")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,10 +111,7 @@ class FilmSpec(StrictConfig):
 
     def __post_init__(self) -> None:
         for name, known in KNOWN.items():
-            arrived = getattr(self, name)
-            for value in arrived if isinstance(arrived, tuple) else (arrived,):
-                if value not in known:
-                    raise ConfigError(f"{name} has {value!r}; {nearest_name(value, list(known))}")
+            _check_names(name, getattr(self, name), known)
         ranges = {
             "seed": (0, 2**62), "num_frames": (1, 10**7), "fps": (0.01, 240.0), "needle_s": (0.0, 3600.0),
             "needle_size": (0.05, 0.8), "num_extras": (0, 32), "num_cards": (2, MAX_CARDS), "hops": (1, MAX_HOPS),
@@ -120,9 +120,7 @@ class FilmSpec(StrictConfig):
             "poster_side": (1, MAX_TILES_SIDE if self.poster == "tiles" else MAX_POSTER_SIDE),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} is {value}; expected {low:g} to {high:g}; choose a value in this range")
+            _check_number(name, getattr(self, name), low, high)
         if self.hops > MAX_TRAINING_HOPS and split_of(self.seed) != "test":
             raise ConfigError(
                 f"hops {self.hops} arrived with seed {self.seed}; expected at most {MAX_TRAINING_HOPS}, since longer "
@@ -138,6 +136,28 @@ class FilmSpec(StrictConfig):
     def duration_s(self) -> float:
         """Length of the film in seconds."""
         return self.num_frames / self.fps
+
+
+def _check_names(name: str, arrived: object, known: tuple[str, ...]) -> None:
+    """Refuse names that are not known, and for the settings that hold several, what is no list of different ones."""
+    several = name in SEVERAL
+    if several and not (isinstance(arrived, tuple) and len(set(arrived)) == len(arrived) >= SEVERAL[name]):
+        raise ConfigError(
+            f"{name} is {arrived!r}; expected a tuple of different names, {SEVERAL[name]} of them or more, out of "
+            f"{', '.join(known)}; write a lone one as ({known[0]!r},)"
+        )
+    for value in arrived if isinstance(arrived, tuple) else (arrived,):
+        if value not in known:
+            raise ConfigError(f"{name} has {value!r}; {nearest_name(str(value), list(known))}")
+
+
+def _check_number(name: str, value: object, low: int | float, high: int | float) -> None:
+    if name == "depth" and value is None:
+        return
+    kinds = (int, float) if name in FRACTIONAL else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "a number" if name in FRACTIONAL else "a whole number"
+        raise ConfigError(f"{name} is {value!r}; expected {kind} from {low:g} to {high:g}; choose such a value")
 
 
 def level_spec(level: str, seed: int, tasks: tuple[str, ...] = ("N1",), **overrides: object) -> FilmSpec:

@@ -14,7 +14,6 @@ from longtake.media.filmstrip.attributes import (
     GLYPHS,
     LETTERS,
     balanced,
-    is_held_out,
     keys_of,
     shuffled,
     split_of,
@@ -33,6 +32,8 @@ def ask_film(film: Film, *, paraphrase: int | None = None, more: bool = False) -
     more: ask what training never asks too: every prefix of a chain, the order of three cards, and what is not shown
     in every task. Then no choices and no names tell what is not shown; without, the choices of AB are one fewer where
     it is, and a training film is asked for pairs that no training film shows: leave choices out, or ask for more.
+
+    Raises: ConfigError if there is no such wording.
     """
     found = list(_questions(film, paraphrase, more))
     if more:
@@ -53,7 +54,7 @@ def _single(film: Film, asker: Asker) -> Iterator[Question]:
     pool = letters if len(letters) >= NUM_CHOICES else GLYPHS if film.spec.style == "rich" else LETTERS
     for i, card in enumerate(film.cards):
         wrong = asker.others(card.letter, pool)
-        yield asker.ask("N1", card.letter, wrong, [card], (i,), is_held_out(card.key), a=card.key)
+        yield asker.ask("N1", card.letter, wrong, [card], (i,), a=card.key)
 
 
 def _hops(film: Film, asker: Asker) -> Iterator[Question]:
@@ -119,7 +120,7 @@ def _when(film: Film, asker: Asker) -> Iterator[Question]:
     for i, card in enumerate(film.cards):
         start, stop = film.span_s(card)
         answer = f"{start:g} to {stop:g} seconds"
-        yield asker.ask("TG", answer, [], [card], (i,), is_held_out(card.key), a=card.key)
+        yield asker.ask("TG", answer, [], [card], (i,), a=card.key)
 
 
 def _absent(film: Film, asker: Asker, *, fair: bool) -> Iterator[Question]:
@@ -135,7 +136,7 @@ def _absent(film: Film, asker: Asker, *, fair: bool) -> Iterator[Question]:
         answer = NOT_SHOWN if is_absent else card.letter
         wrong = asker.others(answer, letters) + ([] if is_absent else [NOT_SHOWN])
         proof, subject = ([], ()) if is_absent else ([card], (i,))
-        question = asker.ask("N1", answer, wrong, proof, subject, is_held_out(key), a=key)
+        question = asker.ask("N1", answer, wrong, proof, subject, a=key)
         yield _with_another_letter(question, letters, spare) if is_absent and fair else question
 
 

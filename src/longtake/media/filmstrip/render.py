@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from longtake.core.errors import VideoError
 from longtake.media.filmstrip.actions import ball_at, sprites_of
 from longtake.media.filmstrip.attributes import (
     COLOURS,
@@ -32,6 +33,7 @@ STAGE = 34.0
 NUM_VORONOI_CELLS = 28
 BALL_SIZE = 0.2
 REFERENCE_SIDE = 128
+SMALLEST_SIDE, LARGEST_SIDE = 8, 4096
 
 
 class Layers(NamedTuple):
@@ -42,12 +44,20 @@ class Layers(NamedTuple):
     happenings: bool = True
     motions: bool = True
     posters: bool = True
+    set: bool = True
 
 
 class Renderer:
-    """Draws any frame of a film by its number, at a square size in pixels."""
+    """Draws any frame of a film by its number, at a square size in pixels.
+
+    Raises: VideoError if the size is out of range, or the film has no such frame.
+    """
 
     def __init__(self, film: Film, size: int = REFERENCE_SIDE, layers: Layers | None = None) -> None:
+        if not SMALLEST_SIDE <= size <= LARGEST_SIDE:
+            raise VideoError(
+                f"a film {size} pixels wide arrived; expected {SMALLEST_SIDE} to {LARGEST_SIDE}; choose such a size"
+            )
         self.film, self.size, self.layers = film, size, layers or Layers()
         rng = stream(film.spec.salt, film.spec.seed, "set")
         self.shots = _shots(film, rng)
@@ -59,6 +69,8 @@ class Renderer:
     def frame(self, number: int) -> np.ndarray:
         """Draw frame `number`, RGB uint8 [S, S, 3]."""
         film, layers = self.film, self.layers
+        if not 0 <= number < film.spec.num_frames:
+            raise VideoError(f"frame {number} arrived; expected 0 to {film.spec.num_frames - 1}; choose such a frame")
         poster = next((p for p in film.posters if p.start <= number < p.stop), None) if layers.posters else None
         motion = next((m for m in film.motions if m.start <= number < m.stop), None) if layers.motions else None
         if poster is not None:
@@ -76,6 +88,16 @@ class Renderer:
         return _clipped(picture)
 
     def _background(self, number: int) -> np.ndarray:
+        grey = np.full((self.size, self.size, 3), STAGE, np.float32)
+        picture = self._window(number) if self.layers.set else grey
+        if self.layers.extras:
+            for mask, colour, path in self.extras:
+                where = 0.5 + 0.55 * np.sin(path[:2] * number / self.film.spec.fps + path[2:])
+                _paint(picture, mask, colour, float(where[0]), float(where[1]))
+        return picture
+
+    def _window(self, number: int) -> np.ndarray:
+        """Look at a part of the set that drifts and grows lighter and darker."""
         shot = int(np.searchsorted(self.shots, number, side="right")) - 1
         if self._set is None or self._set[0] != shot:
             self._set = (shot, _texture(self.film, shot, 2 * self.size))
@@ -86,12 +108,7 @@ class Renderer:
         if self.film.spec.style == "rich":
             nearer = (np.arange(self.size) * (0.8 + 0.2 * np.sin(phase * 0.8))).astype(np.intp)
             window = window[np.ix_(nearer, nearer)]
-        picture = window * np.float32(1 + 0.12 * np.sin(phase * 1.7))
-        if self.layers.extras:
-            for mask, colour, path in self.extras:
-                where = 0.5 + 0.55 * np.sin(path[:2] * number / self.film.spec.fps + path[2:])
-                _paint(picture, mask, colour, float(where[0]), float(where[1]))
-        return picture
+        return window * np.float32(1 + 0.12 * np.sin(phase * 1.7))
 
     def _draw_card(self, picture: np.ndarray, number: int) -> None:
         card = self.film.cards[number]
@@ -185,7 +202,8 @@ def film_arrays(
     film: Film, size: int = REFERENCE_SIDE, indices: Iterable[int] | None = None, layers: Layers | None = None
 ) -> np.ndarray:
     """Return frames as one array, RGB uint8 [T, S, S, 3]."""
-    return np.stack(list(film_frames(film, size, indices, layers)))
+    frames = list(film_frames(film, size, indices, layers))
+    return np.stack(frames) if frames else np.zeros((0, size, size, 3), np.uint8)
 
 
 def _shots(film: Film, rng: np.random.Generator) -> np.ndarray:

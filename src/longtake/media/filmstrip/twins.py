@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from longtake.core.errors import ConfigError
-from longtake.media.filmstrip.asker import Question, motion_answers, questions_stream
+from longtake.media.filmstrip.asker import Question, motion_answers, questions_stream, touches_held_out
 from longtake.media.filmstrip.attributes import DIRECTIONS
 from longtake.media.filmstrip.ladder import HAPPENING_FRAMES
 from longtake.media.filmstrip.timeline import GAP_FRAMES
@@ -113,4 +113,5 @@ def _answered(
     subject: tuple[int | str, ...],
 ) -> Question:
     spans = tuple(film.span_s(shown) for shown in proof)
-    return dataclasses.replace(question, answer=answer, spans_s=spans, subject=subject)
+    unseen = touches_held_out(proof)
+    return dataclasses.replace(question, answer=answer, spans_s=spans, subject=subject, is_held_out=unseen)

@@ -11,15 +11,17 @@ from typing import Any
 import av
 import numpy as np
 
-from longtake.core.errors import VideoError
+from longtake.core.errors import ConfigError, StorageError, VideoError
 from longtake.media.filmstrip.controls import control_frames
 from longtake.media.filmstrip.render import REFERENCE_SIDE, Layers, film_frames
 from longtake.media.filmstrip.world import Film
 
+# With its look-ahead (mbtree) the encoder does not write the same bytes every time.
+H264 = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0:rc-lookahead=0"}
 # By suffix: the container's name, the encoder, and its settings.
 FORMATS: dict[str, tuple[str, str, dict[str, str]]] = {
-    ".mp4": ("mp4", "libx264", {"preset": "veryfast", "crf": "20"}),
-    ".mkv": ("matroska", "libx264", {"preset": "veryfast", "crf": "20"}),
+    ".mp4": ("mp4", "libx264", H264),
+    ".mkv": ("matroska", "libx264", H264),
     ".webm": ("webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "28", "b": "0"}),
 }
 
@@ -34,30 +36,56 @@ def write_film(
 ) -> Path:
     """Write a film as mp4, mkv (H.264) or webm (VP9), as the suffix says, square, `size` pixels wide.
 
-    control: write what this control makes of the film instead (keys of CONTROLS).
+    control: write what this control makes of the film instead (keys of CONTROLS). The file appears whole or not at
+    all; one that was there is replaced.
 
-    Raises: VideoError for another suffix, or an encoder that this build of PyAV lacks. ConfigError for an unknown
-    control.
+    Raises: VideoError for another suffix or an odd size, or an encoder that this build of PyAV lacks. ConfigError for
+    an unknown control, or one together with layers. StorageError if the file cannot be written.
     """
     path = Path(path)
-    frames = film_frames(film, size, layers=layers) if control is None else control_frames(film, control, size)
-    _encode(frames, film.spec.fps, str(path), path.suffix, size)
+    aside = path.with_name(f".{path.name}.part")
+    frames = _frames(film, size, layers, control)
+    try:
+        _encode(frames, film.spec.fps, str(aside), path.suffix, size)
+        aside.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"the film could not be written to {path} ({error}); expected a folder with room and permission to write; "
+            "make the folder, free some space or choose another"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
     return path
 
 
-def film_bytes(film: Film, suffix: str = ".mp4", size: int = REFERENCE_SIDE, layers: Layers | None = None) -> bytes:
-    """Return a film as the bytes of a video file.
+def film_bytes(
+    film: Film,
+    suffix: str = ".mp4",
+    size: int = REFERENCE_SIDE,
+    layers: Layers | None = None,
+    *,
+    control: str | None = None,
+) -> bytes:
+    """Return a film, or what a control makes of it, as the bytes of a video file.
 
-    Raises: VideoError as `write_film`.
+    Raises: VideoError and ConfigError as `write_film`.
     """
     stream = io.BytesIO()
-    _encode(film_frames(film, size, layers=layers), film.spec.fps, stream, suffix, size)
+    _encode(_frames(film, size, layers, control), film.spec.fps, stream, suffix, size)
     return stream.getvalue()
+
+
+def _frames(film: Film, size: int, layers: Layers | None, control: str | None) -> Iterator[np.ndarray]:
+    if control is not None and layers is not None:
+        raise ConfigError(f"control {control!r} arrived with layers; expected one of them; a control chooses its own")
+    return film_frames(film, size, layers=layers) if control is None else control_frames(film, control, size)
 
 
 def _encode(frames: Iterator[np.ndarray], fps: float, target: str | io.BytesIO, suffix: str, size: int) -> None:
     if suffix not in FORMATS:
         raise VideoError(f"the suffix {suffix!r} arrived; expected one of {', '.join(FORMATS)}; rename the file")
+    if size % 2:
+        raise VideoError(f"size {size} arrived; expected an even number, as 4:2:0 colour needs; choose {size + 1}")
     container_name, codec, options = FORMATS[suffix]
     if codec not in av.codecs_available:
         raise VideoError(f"encoder {codec} is not in this build of PyAV; expected it to be; choose another suffix")
