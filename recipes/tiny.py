@@ -1,13 +1,14 @@
 """Train `longtake-tiny` from scratch on FILMSTRIP, on a CPU: `python recipes/tiny.py OUT [--set part.field=value]`.
 
-1. The tower learns from merged tokens what clips show. 2. Films are encoded once into a bank. 3. The language model
-learns to answer packed questions about films put together from the bank. 4. The checkpoint is saved as any other.
-What it cost and how well it answers: docs/tiny.md.
+1. The tower learns from merged tokens what clips show; a second, shorter run weighs what is hard to see anew. 2. Films
+are encoded once into a bank. 3. The language model learns to answer packed questions about films put together from the
+bank. 4. The checkpoint is saved as any other. What it cost and how well it answers: docs/tiny.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import time
@@ -29,6 +30,13 @@ from longtake.train.film_clips import ClipStream
 from longtake.train.tiny_language import LanguageRecipe, train_language
 from longtake.train.tiny_vision import VisionRecipe, train_vision
 
+POLISH = {
+    "steps": 800,
+    "large_steps": 0,
+    "learning_rate": 1e-3,
+    "head_weights": (("letter", 3.0), ("next_shape", 2.0)),
+}
+POLISH_SEED = 500_000
 BANK_SEED = 1_000_000  # films that the tower has not been trained on, in the training split all the same
 NUM_BANK_FILMS = 300
 
@@ -43,6 +51,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     values = parse_settings(given.settings)
     vision = VisionRecipe.from_dict(values.get("vision", {}))
+    polish = VisionRecipe.from_dict(POLISH | values.get("polish", {}))
     language = LanguageRecipe.from_dict({"seed": given.seed} | values.get("language", {}))
     given.out.mkdir(parents=True, exist_ok=True)
     curve = Curve(given.out / "curve.jsonl")
@@ -51,12 +60,17 @@ def main() -> None:
     config = small_config(tokenizer)
     torch.manual_seed(given.seed)
     tower = UmtTower(config.vision_config)
-    train_vision(tower, vision, ClipStream(image_size=config.vision_config.image_size), curve.stage("vision"))
+    clips = ClipStream(image_size=config.vision_config.image_size)
+    reader = train_vision(tower, vision, clips, curve.stage("vision"))
+    later = dataclasses.replace(clips, first_seed=POLISH_SEED)
+    train_vision(tower, polish, later, curve.stage("polish"), reader)
     torch.manual_seed(given.seed)
     model = VideoChatFlashForConditionalGeneration(config)
     model.vision.load_state_dict(tower.state_dict())
     model.vision.eval()
-    bank = build_bank(model.vision, ClipStream(first_seed=BANK_SEED), given.films, language.budgets, lambda *_: None)
+    bank = build_bank(
+        model.vision, dataclasses.replace(clips, first_seed=BANK_SEED), given.films, language.budgets, lambda *_: None
+    )
     train_language(model, bank, tokenizer, language, curve.stage("language"))
     save(LoadedModel(model, tokenizer, config, ""), given.out / "longtake-tiny")
 

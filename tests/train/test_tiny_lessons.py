@@ -121,7 +121,7 @@ def test_a_language_model_learns_from_a_bank_and_a_step_follows_from_its_number(
     config.vision = dict(config.vision or {}) | {"width": 32, "image_size": 16, "heads": 2, "pretrained_grid": 2}
     config.mm_hidden_size = 32
     phases = {"first_steps": 2, "short_steps": 5, "growth_steps": 9, "most_clips": 20}
-    recipe = LanguageRecipe(steps=16, tokens=600, warmup_steps=2, report_every=1, **phases)
+    recipe = LanguageRecipe(steps=16, tokens=600, warmup_steps=2, report_every=1, budgets=(1, 2), **phases)
     curves = []
     for _ in range(2):
         losses: list[float] = []

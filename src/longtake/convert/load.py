@@ -23,6 +23,7 @@ from longtake.convert.pvc_roles import explain_names
 from longtake.convert.tuned import attach_methods, check_preset, check_tuned
 from longtake.core.errors import CheckpointError, StorageError
 from longtake.core.protocols import LayerCompressor
+from longtake.models.evidence_threshold import read_threshold
 from longtake.models.gate import check_names, check_values
 from longtake.models.loaded import AnyConfig, AnyModel, LoadedModel, model_class
 from longtake.models.presets import PRESETS
@@ -56,7 +57,7 @@ def load(
 
     Raises: CheckpointError if the checkpoint is not on this machine and the hub is out of reach, if any file or
         tensor of it is missing, renamed, wrongly shaped, empty or not finite, or if the weights were tuned for other
-        methods than the preset's or the given reducer.
+        methods than the preset's or the given reducer, or an `evidence.json` beside them cannot be read.
 
     Example: `longtake.load("OpenGVLab/VideoChat-Flash-Qwen2_5-2B_res448", dtype="bfloat16", device="cuda")`
     """
@@ -94,7 +95,7 @@ def load(
     if reducer is not None:
         model.reducer = reducer
     identity = _fingerprint(config, weights, model.dtype, quantization_config)
-    return LoadedModel(model.eval(), tokenizer, model.config, identity)
+    return LoadedModel(model.eval(), tokenizer, model.config, identity, read_threshold(folder))
 
 
 def from_state_dict(state: Mapping[str, Tensor], config: Mapping[str, object]) -> AnyModel:
@@ -168,6 +169,7 @@ def save(loaded: LoadedModel | AnyModel, folder: str | Path) -> Path:
         if isinstance(loaded, LoadedModel):
             loaded.tokenizer.save_pretrained(aside)
         for path in aside.iterdir():
+            path.chmod(0o644)  # safetensors leaves it to its owner alone, and nobody else could read an installed model
             _flush(path)
         aside.chmod(0o755)
         aside.rename(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
@@ -138,6 +139,11 @@ def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=32768,
     )
+
+
+def bundled_tiny() -> Path:
+    """Return the folder of `longtake-tiny`, the trained checkpoint that the package carries: docs/tiny.md."""
+    return Path(__file__).with_name("longtake_tiny")
 
 
 def tiny_model(seed: int = 0) -> LoadedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longtake.media.filmstrip.attributes import DIRECTIONS, TRAINING_KEYS
+from longtake.media.filmstrip.attributes import DIRECTIONS, TRAINING_KEYS, Key
 from longtake.media.filmstrip.questions import NOT_SHOWN, PHRASES
 from longtake.media.filmstrip.world import MOST_HAPPENINGS, Card, Motion
 from longtake.methods.compress.tome import ToMe
@@ -44,6 +45,28 @@ class FilmBank:
     def num_clips(self) -> int:
         """Count of clips."""
         return len(self.shown)
+
+    @functools.cached_property
+    def clips_of(self) -> Mapping[int, list[int]]:
+        """By the number of a card that a clip without motion shows: those clips."""
+        found: dict[int, list[int]] = {}
+        for clip, cards in enumerate(self.shown):
+            for card in cards if clip not in self.moving else ():
+                found.setdefault(card, []).append(clip)
+        return found
+
+    @functools.cached_property
+    def by_key(self) -> Mapping[Key, list[int]]:
+        """By what a card is named by: the numbers of the cards that clips show."""
+        found: dict[Key, list[int]] = {}
+        for card in self.clips_of:
+            found.setdefault(self.cards[card].key, []).append(card)
+        return found
+
+    @functools.cached_property
+    def pointing(self) -> list[int]:
+        """Numbers of the cards with a picture of another card."""
+        return [card for card in self.clips_of if self.cards[card].points_to is not None]
 
     @functools.cached_property
     def moving(self) -> frozenset[int]:
@@ -104,28 +127,51 @@ def whole_film(bank: FilmBank, rng: np.random.Generator) -> Composed:
 
 
 def compose(
-    bank: FilmBank, rng: np.random.Generator, num_clips: int, card_share: float, motion_share: float = 0.0
+    bank: FilmBank,
+    rng: np.random.Generator,
+    num_clips: int,
+    card_share: float,
+    motion_share: float = 0.0,
+    chain_share: float = 0.0,
 ) -> Composed:
-    """Put short runs of clips of many films together; no two of its cards are of one shape and colour.
+    """Put short runs of clips of many films together, in any order; no two of its cards are of one shape and colour.
 
     card_share: how many of the clips should show a card; the others come from where films show none. motion_share: how
-    many runs should show a motion, whole; no two of a film are of one colour.
+    many runs should show a motion, whole; no two of a film are of one colour. chain_share: how many runs should show a
+    card with a picture, or the card that a picture of this film leads to.
     """
-    clips: list[int] = []
-    keys: dict[object, int] = {}
+    runs: list[list[int]] = []
+    keys: dict[Key, int] = {}
     motions: list[int] = []
-    while len(clips) < num_clips:
+    room = num_clips
+    while room > 0:
         if bank.motions and rng.random() < motion_share:
-            run = _motion_run(bank, rng, motions, num_clips - len(clips))
+            run = _motion_run(bank, rng, motions, room)
+        elif rng.random() < chain_share:
+            run = _chain_run(bank, rng, keys)
         else:
             run = _card_run(bank, rng, rng.random() < card_share)
-        for clip in run:
-            fits = all(keys.get(bank.cards[card].key, card) == card for card in bank.shown[clip])
-            if not fits or len(clips) == num_clips:
-                break
-            keys |= {bank.cards[card].key: card for card in bank.shown[clip]}
-            clips.append(clip)
-    return Composed(clips, list(keys.values()), motions)
+        fitting = list(itertools.takewhile(functools.partial(_fits, bank, keys), run[:room]))
+        runs.append(fitting)
+        room -= len(fitting)
+    clips = [clip for place in rng.permutation(len(runs)) for clip in runs[place]]
+    return Composed(clips, list(dict.fromkeys(card for clip in clips for card in bank.shown[clip])), motions)
+
+
+def _fits(bank: FilmBank, keys: dict[Key, int], clip: int) -> bool:
+    """Say whether all cards of a clip may be in the film, and note them if so."""
+    if any(keys.get(bank.cards[card].key, card) != card for card in bank.shown[clip]):
+        return False
+    keys |= {bank.cards[card].key: card for card in bank.shown[clip]}
+    return True
+
+
+def _chain_run(bank: FilmBank, rng: np.random.Generator, keys: Mapping[Key, int]) -> list[int]:
+    """Return a clip with a card that a picture of the film leads to and that it lacks; else one with a picture."""
+    pictured = [bank.cards[card].points_to for card in keys.values()]
+    wanted = [key for key in pictured if key is not None and key in bank.by_key and key not in keys]
+    cards = bank.by_key[wanted[0]] if wanted else bank.pointing
+    return [_pick(bank.clips_of[_pick(cards, rng)], rng)] if cards else []
 
 
 def _card_run(bank: FilmBank, rng: np.random.Generator, with_card: bool) -> list[int]:
@@ -236,7 +282,7 @@ def _ask_order(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Ask
     i, j = (int(v) for v in rng.choice(len(film.cards), size=2, replace=False))
     a, b, first = (film.cards[place] for place in (i, j, min(i, j)))
     keys = {"a": bank.cards[a].key, "b": bank.cards[b].key}
-    return _Found(keys, str(bank.cards[first].key), _shows(bank, a, b), _mentions(bank, a, b))
+    return _Found(keys, str(bank.cards[first].key), _shows(bank, first), _mentions(bank, a, b))  # look at the answer
 
 
 def _ask_first(bank: FilmBank, film: Composed, rng: np.random.Generator) -> _Asked:

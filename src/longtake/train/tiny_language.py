@@ -35,18 +35,20 @@ class LanguageRecipe(StrictConfig):
 
     tokens: of a step, about; it sets the number of films. Three phases: for `first_steps` films of one clip, where
     there is nothing to choose, only to read; up to `short_steps` films of `short_clips` clips with a card each, to
-    learn to choose; then the longest films grow, up to `growth_steps`, to `most_clips`; lengths are uniform in their
-    logarithm. mix: kinds of questions; first_mix: of the first two phases, which have to teach every word that a card
-    is named by. questions: of a long film; short ones are asked fewer. whole_share: films taken as they were rendered.
-    card_share: lowest and highest share of clips with a card, most_cards: most of them, about. motion_share: of runs of
-    clips that show a ball in motion. longest: highest position that a video may reach, once the films have grown.
-    budgets: tokens a frame, in turn. mentioning_layers: layers that are taught to look, from a word that names a thing,
-    at the clips that show it. looking_layers: layers (the last one last) that are taught to look at the clips that
-    prove the answer; the evidence of an answer is read from there. naming_weight: of the loss that has the word table
-    name what each visual token shows. seed: of all that is drawn.
+    learn to choose; then the longest films grow, up to `growth_steps`, to `most_clips` clips or `most_tokens`
+    visual tokens; lengths are uniform in their logarithm. mix: kinds of questions; first_mix: of the first two
+    phases, which have to teach every word that a card is named by. questions: of a long film; short ones are asked
+    fewer. whole_share: films taken as they were rendered. card_share: lowest and highest share of clips with a
+    card, most_cards: most of them, about. motion_share: of runs of clips that show a ball in motion. chain_share: of
+    runs that show a card with a picture or the card that it leads to. longest:
+    highest position that a video may reach, once the films have grown. budgets: tokens a frame, in turn once films
+    grow. mentioning_layers: layers that are taught to look, from a word that names a thing, at the clips that show
+    it. looking_layers: layers (the last one last) that are taught to look at the clips that prove the answer; the
+    evidence of an answer is read from there. naming_weight: of the loss that has the word table name what each
+    visual token shows. seed: of all that is drawn.
     """
 
-    steps: int = 3000
+    steps: int = 2500
     tokens: int = 6000
     learning_rate: float = 1.5e-3
     warmup_steps: int = 100
@@ -56,12 +58,14 @@ class LanguageRecipe(StrictConfig):
     first_steps: int = 250
     short_steps: int = 600
     short_clips: int = 6
-    growth_steps: int = 1400
+    growth_steps: int = 1200
     most_clips: int = 256
-    whole_share: float = 0.1
+    most_tokens: int = 1024
+    whole_share: float = 0.2
     card_share: tuple[float, float] = (0.1, 0.9)
     most_cards: int = 40
     motion_share: float = 0.15
+    chain_share: float = 0.0
     longest: int = 12_000
     mix: tuple[tuple[str, float], ...] = (
         ("N1", 0.45),
@@ -75,13 +79,17 @@ class LanguageRecipe(StrictConfig):
         ("AB", 0.05),
     )
     first_mix: tuple[tuple[str, float], ...] = (("N1", 0.3), ("OR first", 0.4), ("NH pointer", 0.3))
-    budgets: tuple[int, ...] = (1,)
+    budgets: tuple[int, ...] = (1, 1, 4)
     mentioning_layers: tuple[int, ...] = (1,)
     looking_layers: tuple[int, ...] = (2, 3)
     looking_weight: float = 0.25
     naming_weight: float = 0.5
     report_every: int = 50
     seed: int = 0
+
+    def budget_of(self, step: int) -> int:
+        """Return the tokens a frame of a step: the first phases have the first budget, later ones each in turn."""
+        return self.budgets[0] if step < self.short_steps else self.budgets[step % len(self.budgets)]
 
 
 class Texts:
@@ -138,21 +146,26 @@ class Texts:
 
 def compose_films(bank: FilmBank, recipe: LanguageRecipe, step: int, rng: np.random.Generator) -> list[Composed]:
     """Put together the films of a step: all about equally long, as many as fill its tokens."""
+    budget = recipe.budget_of(step)
     if rng.random() < recipe.whole_share and step >= recipe.growth_steps:
         length = bank.first_clip[1] - bank.first_clip[0]
-        return [whole_film(bank, rng) for _ in range(_films_in(recipe, length))]
+        return [whole_film(bank, rng) for _ in range(_films_in(recipe, length, budget))]
     growing = step >= recipe.short_steps
-    length = _film_length(recipe, step, rng) if growing else 1 if step < recipe.first_steps else recipe.short_clips
+    length = 1 if step < recipe.first_steps else recipe.short_clips
+    if growing:
+        length = _film_length(recipe, step, budget, rng)
     share = min(rng.uniform(*recipe.card_share), recipe.most_cards / length) if growing else 1.0
     motion_share = recipe.motion_share if growing else 0.0
-    return [compose(bank, rng, length, share, motion_share) for _ in range(_films_in(recipe, length))]
+    shares = (share, motion_share, recipe.chain_share)
+    return [compose(bank, rng, length, *shares) for _ in range(_films_in(recipe, length, budget))]
 
 
-def _film_length(recipe: LanguageRecipe, step: int, rng: np.random.Generator) -> int:
+def _film_length(recipe: LanguageRecipe, step: int, budget: int, rng: np.random.Generator) -> int:
     """Draw how many clips the films of a step have while the longest grow."""
     grown = min(1.0, (step - recipe.short_steps) / max(1, recipe.growth_steps - recipe.short_steps))
     first = 2 * recipe.short_clips
     longest = first * (max(recipe.most_clips, first) / first) ** grown
+    longest = min(longest, recipe.most_tokens / (CLIP_FRAMES * budget))
     return round(math.exp(rng.uniform(math.log(max(1, recipe.short_clips // 2)), math.log(longest))))
 
 
@@ -160,9 +173,9 @@ def _questions_of(recipe: LanguageRecipe, num_clips: int) -> int:
     return min(recipe.questions, 4 + 2 * num_clips)
 
 
-def _films_in(recipe: LanguageRecipe, num_clips: int) -> int:
+def _films_in(recipe: LanguageRecipe, num_clips: int, budget: int) -> int:
     """Return how many films of that length a step has room for, with their questions of about twenty tokens."""
-    length = num_clips * CLIP_FRAMES * recipe.budgets[0] + 50 + 20 * _questions_of(recipe, num_clips)
+    length = num_clips * CLIP_FRAMES * budget + 50 + 20 * _questions_of(recipe, num_clips)
     return max(2, recipe.tokens // length)
 
 
@@ -176,7 +189,7 @@ def make_batch(
     """Build the batch of a step, and its naming loss; both follow from the recipe's seed and the step alone."""
     rng = np.random.Generator(np.random.Philox(key=[recipe.seed, step]))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    budget = recipe.budgets[step % len(recipe.budgets)]
+    budget = recipe.budget_of(step)
     films = compose_films(bank, recipe, step, rng)
     mix = dict(recipe.first_mix if step < recipe.short_steps else recipe.mix)
     packed = []
@@ -311,13 +324,17 @@ def train_language(
     recipe: LanguageRecipe,
     report: Report,
     on_report: Callable[[], None] | None = None,
+    *,
+    is_new: bool = True,
 ) -> None:
     """Train the projector and the language model in place; the tower is frozen, its tokens are in the bank.
 
-    Queries and keys are drawn anew first. on_report is called after each report, to save what there is.
+    is_new: draw queries and keys anew first; else go on with what there is. on_report is called after each report, to
+    save what there is.
     """
     texts = Texts(tokenizer)
-    match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
+    if is_new:
+        match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
     parameters = [*model.projector.parameters(), *model.language.parameters()]
     decayed = [p for p in parameters if p.dim() > 1]
     plain = [p for p in parameters if p.dim() <= 1]

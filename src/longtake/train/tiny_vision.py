@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -46,11 +46,14 @@ class VisionRecipe(StrictConfig):
 
 
 class ReadOut(nn.Module):
-    """One linear head for each kind of thing that a frame can show; thrown away after training."""
+    """One linear head for each kind of thing that a frame can show; thrown away after training.
 
-    def __init__(self, width: int, weights: Mapping[str, float] | None = None) -> None:
+    weights: of the heads' losses, one where none is given.
+    """
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.weights = dict(weights or {})
+        self.weights: dict[str, float] = {}
         self.heads = nn.ModuleDict({name: nn.Linear(width, count) for name, count in CLASSES.items()})
 
     def forward(
@@ -95,9 +98,12 @@ def learning_rate_share(step: int, warmup: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def train_vision(tower: UmtTower, recipe: VisionRecipe, stream: ClipStream, report: Report) -> ReadOut:
-    """Train a tower in place; return the heads that read it."""
-    reader = ReadOut(tower.width, dict(recipe.head_weights))
+def train_vision(
+    tower: UmtTower, recipe: VisionRecipe, stream: ClipStream, report: Report, reader: ReadOut | None = None
+) -> ReadOut:
+    """Train a tower in place; return the heads that read it, to go on with in a second run with another recipe."""
+    reader = ReadOut(tower.width) if reader is None else reader
+    reader.weights = dict(recipe.head_weights)
     large = dataclasses.replace(stream, needle_size=(recipe.large_size, stream.needle_size[1]))
     parameters = [*tower.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
