@@ -11,7 +11,7 @@ from longtake.core.budget import Budget
 from longtake.core.chat import PLACEHOLDER_ID, Turn
 from longtake.core.errors import ConfigError
 from longtake.core.types import Answer, Span, VideoMemory
-from longtake.engine.evidence import attention_at, frame_mass, spans, spans_of_all, token_attention
+from longtake.engine.evidence import OTHER_MODEL, attention_at, frame_mass, passes, spans, spans_of_all, token_attention
 from longtake.engine.ingest import Progress
 from longtake.engine.ledger import Ledger
 from longtake.engine.limits import memory_errors
@@ -68,6 +68,7 @@ def ask(
     prefixes: PrefixStore | None = None,
     on_token: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
+    on_read: Callable[[Showing, WalkOutput], None] | None = None,
     ledger: Ledger | None = None,
 ) -> Answer:
     """Answer a question about a video, a picture, or a memory made before, in this process or in a `*.ltm` file.
@@ -75,7 +76,8 @@ def ask(
     media: one of these or several, in order; a question about several may hold a placeholder `<image>` where each
     belongs, else they stand in front of it. rule, start_s, end_s: as in `ingest`, of each video. selector: answer from
     the frames that the question looks at most; they are the evidence then. later: the turns of a conversation after
-    this question. on_token is given each new piece of the answer; chunk_size bounds the rows of a prefill step.
+    this question. on_token is given each new piece of the answer, on_read what was shown and how it was read, once,
+    before the first piece; chunk_size bounds the rows of a prefill step.
     prefixes: pass the same store with every question about a memory, and its video is read once; a new store gives the
     same numbers to the last bit, none gives them up to rounding.
 
@@ -102,6 +104,7 @@ def ask(
         chunk_size=chunk_size,
         prefixes=prefixes,
         on_token=on_token,
+        on_read=on_read,
     )
     for number, memory in enumerate(memories, start=1):
         for warning in memory.warnings:
@@ -111,9 +114,19 @@ def ask(
         memories[0], prompt, evidence = _choose(memories, question, model, budget, selector, later, ledger)
     prompt = prompt or prompt_of([shown(memory, model) for memory in memories], model, question, later)
     text, found, reason = _write(show(memories, prompt, model), model, budget, evidence, writing, ledger)
+    asked = next((turn.text for turn in reversed(later) if turn.role == "user"), question)
+    is_found = passes(found, memories[0], asked, model) if evidence is None and len(memories) == 1 else None
+    if model.evidence is not None and model.evidence.model != model.fingerprint:
+        ledger.note(OTHER_MODEL)
     ledger.close()
-    kind = "attention" if evidence is None else "relevance"
-    return Answer(text=text, evidence=found, ledger=ledger.to_dict(), finish_reason=reason, evidence_kind=kind)
+    return Answer(
+        text=text,
+        evidence=() if is_found is False else found,
+        ledger=ledger.to_dict(),
+        finish_reason=reason,
+        evidence_kind="attention" if evidence is None else "relevance",
+        evidence_found=is_found,
+    )
 
 
 def _choose(
@@ -152,6 +165,7 @@ class _Writing:
     chunk_size: int | None
     prefixes: PrefixStore | None
     on_token: Callable[[str], None] | None
+    on_read: Callable[[Showing, WalkOutput], None] | None
 
     def show(self, piece: str) -> None:
         """Hand on a piece of the answer, if there is one and somebody listens."""
@@ -186,6 +200,8 @@ def _write(
             step: Step = next(steps)
         cost.add(tokens=step.num_read)
     with ledger.stage("evidence"):
+        if writing.on_read is not None:
+            writing.on_read(showing, step.walked)
         if evidence is None:
             evidence = _evidence(showing, model, step.walked)
     with ledger.stage("decode_text") as cost, memory_errors(num_frames, model):

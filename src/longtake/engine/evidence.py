@@ -12,11 +12,14 @@ from torch import Tensor
 
 from longtake.core.reduction import Reduction
 from longtake.core.types import Span, VideoMemory
+from longtake.models.evidence_threshold import EvidenceScore
 from longtake.models.loaded import LoadedModel
+from longtake.models.naming import question_vector, token_vectors
 from longtake.nn.language.layers import last_row_attention, rotation_at
 from longtake.nn.language.walk import WalkOutput
 
 MAX_SPANS = 5
+OTHER_MODEL = "evidence.json was calibrated for another model or dtype, so that no claim is made of missing evidence"
 MASS_SHOWN = 0.5
 
 
@@ -96,6 +99,23 @@ def spans(memory: VideoMemory, mass: Float[np.ndarray, "K F"]) -> tuple[Span, ..
         Span(start_s=float(times[firsts[run]]), end_s=float(ends[lasts[run]]), score=float(scores[run]))
         for run in np.argsort(-scores, kind="stable")[:MAX_SPANS]
     )
+
+
+def evidence_score(
+    kind: EvidenceScore, found: Sequence[Span], memory: VideoMemory, question: str, loaded: LoadedModel
+) -> float:
+    """Return the score that a threshold is compared with: of the strongest span, or of the best named token."""
+    if kind == "attention":
+        return max((span.score or 0.0 for span in found), default=0.0)
+    return float((token_vectors(loaded, memory.tokens.features) @ question_vector(loaded, question)).max())
+
+
+def passes(found: Sequence[Span], memory: VideoMemory, question: str, loaded: LoadedModel) -> bool | None:
+    """Say whether there is evidence; none if the model was not calibrated for a video, in this dtype."""
+    limit = loaded.evidence
+    if limit is None or limit.model != loaded.fingerprint or memory.settings.get("kind") != "video":
+        return None
+    return bool(evidence_score(limit.score, found, memory, question, loaded) >= limit.threshold)
 
 
 def spans_of_all(memories: Sequence[VideoMemory], mass: Float[Tensor, "N"]) -> tuple[Span, ...]:

@@ -63,11 +63,13 @@ def remember(
     *,
     ledger: Ledger | None = None,
     on_progress: Progress | None = None,
+    opener: Callable[[Path], Video] = open_video,
 ) -> Path:
     """Turn a video, or a picture, into a memory on disk and return its path.
 
     target: a folder, in which the file is named after the video and the key, or a path that ends in `.ltm`. A memory
-    that is there already under the same key is left as it is; one that was interrupted is gone on with.
+    that is there already under the same key is left as it is; one that was interrupted is gone on with. opener: opens
+    the local file, under limits of its own perhaps.
 
     Raises: VideoError, BudgetError as `ingest` does; StorageError if the file cannot be written or somebody else is
         writing it; MemoryFormatError if another memory is in its place; ConfigError for an unknown way to store.
@@ -80,7 +82,7 @@ def remember(
         with ledger.stage("hash"):
             before, content = _state(path), content_hash(path)
         with ledger.stage("open"):
-            video = open_video(path)
+            video = opener(path)
         with video:
             writing = _Writing(video, model, wish, store, str(source), content, ledger, on_progress)
             return writing.run(Path(target), lambda: _state(path) == before)

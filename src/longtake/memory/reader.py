@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +25,11 @@ from longtake.memory.segment import StoredSegment, unpack_segment
 def is_memory_file(source: object) -> bool:
     """Say whether a source is named like a memory."""
     return isinstance(source, str | Path) and Path(source).suffix == SUFFIX
+
+
+def memory_files(folder: str | Path) -> list[Path]:
+    """Return the memories that lie in a folder, by name; those that are being replaced are hidden and left out."""
+    return sorted(file for file in Path(folder).glob(f"*{SUFFIX}") if not file.name.startswith("."))
 
 
 class StoredMemory:
@@ -65,6 +72,11 @@ class StoredMemory:
             # Committed bytes are never cut off, so a map of them stays valid; the bytes behind may go away.
             self._map = mmap.mmap(self._handle, self._log.end, access=mmap.ACCESS_READ)
         return self.num_segments
+
+    @property
+    def digest(self) -> str:
+        """Return a hash over the key and all that is committed: equal where, and only where, all of it is."""
+        return hashlib.sha256(self.header.identity.fingerprint().encode() + self._log.chain).hexdigest()
 
     @property
     def num_segments(self) -> int:
@@ -131,7 +143,24 @@ class StoredMemory:
 
         Raises: MemoryFormatError if a segment is damaged, or there is none yet.
         """
-        segments, closing = list(self.segments(dtype)), self.closing()
+        segments = list(self.segments(dtype))
+        return self._joined(segments, segments)
+
+    def part(self, numbers: Sequence[int], dtype: torch.dtype | None = None) -> VideoMemory:
+        """Return some segments, in the given order, as a memory of their clips alone.
+
+        Raises: MemoryFormatError as `memory`.
+        """
+        segments, num_clips = [], 0
+        for number in numbers:
+            segments.append(self.segment(number, num_clips, dtype))
+            num_clips += len(segments[-1].frame_pts_s)
+        memory = self._joined(segments, segments if self.is_complete else list(self.segments(dtype)))
+        return dataclasses.replace(memory, settings=dict(memory.settings) | {"segments": tuple(numbers)})
+
+    def _joined(self, segments: Sequence[StoredSegment], so_far: Sequence[StoredSegment]) -> VideoMemory:
+        """Put segments together; what is there so far tells how long an unfinished memory is by now."""
+        closing = self.closing()
         if not segments:
             raise MemoryFormatError(
                 f"{self.path} holds no segment yet; expected at least one; wait for its writer, or ingest again"
@@ -145,7 +174,7 @@ class StoredMemory:
         warnings = [str(text) for text in closing.get("warnings", ())]
         duration_s = closing.get("duration_s")
         if duration_s is None:
-            duration_s, warning = self._so_far(times)
+            duration_s, warning = self._so_far(np.concatenate([segment.frame_pts_s for segment in so_far]))
             warnings.append(warning)
         return VideoMemory(
             tokens, times, float(duration_s), self.header.source, dict(self.header.settings), tuple(warnings)

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from longtake.models.configuration import VideoChatFlashConfig
+from longtake.models.evidence_threshold import EvidenceThreshold
 from longtake.models.pvc import PvcForConditionalGeneration
 from longtake.models.pvc_configuration import PvcConfig
 from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
@@ -26,13 +27,15 @@ class LoadedModel:
     """A model, its tokenizer and its configuration.
 
     fingerprint: SHA-256 over the configuration, the identity of the weights and the dtype they were loaded in; two
-    models with the same fingerprint make the same visual tokens.
+    models with the same fingerprint make the same visual tokens. evidence: below which score an answer has none;
+    nothing is claimed without it.
     """
 
     model: AnyModel
     tokenizer: PreTrainedTokenizerBase
     config: AnyConfig
     fingerprint: str
+    evidence: EvidenceThreshold | None = None
 
     @property
     def device(self) -> torch.device:
