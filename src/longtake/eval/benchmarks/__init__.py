@@ -1,0 +1,1 @@
+"""Published benchmarks, one file each: schema, prompts, readers. Annotations and videos come from the user's folder."""
