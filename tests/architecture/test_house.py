@@ -24,6 +24,8 @@ FLOORS = {
     "engine": 5,
     "train": 5,
     "recipes": 6,
+    "eval": 6,
+    "serve": 6,
     "cli": 7,
 }
 TOP_FILES = {"__init__.py", "_version.py", "auto.py"}

@@ -15,7 +15,7 @@ from longtake.cli.output import report_error
 from longtake.core.budget import Budget
 from longtake.core.errors import CheckpointError, ConfigError
 from longtake.engine.ask import ask
-from longtake.media import synthetic
+from longtake.media import filmstrip
 from longtake.methods.compress.tome import ToMe
 
 
@@ -54,7 +54,7 @@ def test_a_full_disk_is_a_storage_error(
     def full(*_: object, **__: object) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(synthetic, "write_clock_video", full)
+    monkeypatch.setattr(filmstrip, "write_film", full)
     with pytest.raises(SystemExit) as ended:
         main(["demo", *(["--json"] if as_json else [])])
     assert ended.value.code == 9
@@ -67,7 +67,7 @@ def test_other_failures_of_the_system_are_not_taken_for_a_full_disk(monkeypatch:
     def denied(*_: object, **__: object) -> Path:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(synthetic, "write_clock_video", denied)
+    monkeypatch.setattr(filmstrip, "write_film", denied)
     with pytest.raises(PermissionError):
         main(["demo"])
 

@@ -26,16 +26,19 @@ def call(capsys: pytest.CaptureFixture[str]):
     return run
 
 
+MANY = ("--compress", "tome", "--set", "compress.tokens_per_frame=16")  # the bundled model's own is one a frame
+
+
 @pytest.fixture
 def stored(call, film: Path, tmp_path: Path) -> Path:
-    found, code = call("ingest", str(film), "-o", str(tmp_path), "--max-frames", "16")
+    found, code = call("ingest", str(film), "-o", str(tmp_path), "--max-frames", "16", *MANY)
     assert code == 0
     return Path(found["memories"][0]["path"])
 
 
 def test_ask_answers_from_a_file_without_the_film(call, film: Path, stored: Path):
-    cold, _ = call("ask", str(film), "What happens?", "--max-frames", "16", "--max-new-tokens", "3")
-    warm, code = call("ask", str(stored), "What happens?", "--max-new-tokens", "3")
+    cold, _ = call("ask", str(film), "What happens?", "--max-frames", "16", "--max-new-tokens", "3", *MANY)
+    warm, code = call("ask", str(stored), "What happens?", "--max-new-tokens", "3", *MANY)
     assert code == 0
     assert (warm["answer"], warm["evidence"]) == (cold["answer"], cold["evidence"])
     assert {"decode", "vision"} <= set(cold["ledger"]["stages"])
@@ -45,7 +48,7 @@ def test_ask_answers_from_a_file_without_the_film(call, film: Path, stored: Path
 def test_tokens_per_frame_reach_the_language_model(call, stored: Path):
     read = []
     for wanted in ("16", "4", "1", "0.25"):
-        answer, _ = call("ask", str(stored), "What?", "--max-new-tokens", "1", "--tokens-per-frame", wanted)
+        answer, _ = call("ask", str(stored), "What?", "--max-new-tokens", "1", "--tokens-per-frame", wanted, *MANY)
         read.append(answer["ledger"]["stages"]["prefill"]["tokens"])
     assert [read[0] - tokens for tokens in read] == [0, 12 * 16, 15 * 16, 252]
 
@@ -62,7 +65,8 @@ def test_verify_asks_again_without_the_evidence(call, film: Path, tmp_path: Path
 
 
 def test_pictures_of_the_evidence_come_from_the_memory(call, stored: Path, film: Path, tmp_path: Path):
-    answer, code = call("ask", str(stored), "What?", "--max-new-tokens", "1", "--pictures", str(tmp_path / "pictures"))
+    pictures = str(tmp_path / "pictures")
+    answer, code = call("ask", str(stored), "What?", "--max-new-tokens", "1", "--pictures", pictures, *MANY)
     assert code == 0
     assert len(answer["pictures"]) == len(answer["evidence"])
     for name, span in zip(answer["pictures"], answer["evidence"], strict=True):
@@ -142,8 +146,8 @@ def test_for_people_the_commands_say_where_and_how_much(film: Path, tmp_path: Pa
         with pytest.raises(SystemExit):
             main(arguments)
     shown = capsys.readouterr().out
-    assert "16 frames, 256 tokens, 0.0" in shown
-    assert "256 of width 64, 16 a frame, 16 frames" in shown
+    assert "16 frames, 16 tokens, 0.0" in shown
+    assert "16 of width 192, 1 a frame, 16 frames" in shown
 
 
 def test_the_options_that_chose_a_model_are_written_as_typed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from longtake.cli.output import err, ledger_table, out, print_json, progress_bars, seconds_text, waiting
@@ -23,17 +24,22 @@ def run(
     verifies: bool,
     pictures: str | None,
     as_json: bool,
+    videos: int = 1,
 ) -> None:
-    """Answer a question about videos and pictures."""
+    """Answer a question about videos and pictures, or from a folder of memories."""
     check_early(question, len(media))
+    if len(media) == 1 and is_library(media[0]):
+        check_library_wishes(media[0], start_s, end_s, verifies, pictures)
+        run_library(media[0], question, budget, model, videos, as_json)
+        return
     check_wishes(media, verifies, pictures)
-    from longtake.cli.models import RANDOM_NOTICE, load_model, model_options, selector_for
+    from longtake.cli.models import TINY_NOTICE, load_model, model_options, selector_for
     from longtake.engine.ask import ask
     from longtake.engine.ledger import Ledger
     from longtake.engine.show import gather
 
     if model["name"] is None and model["recipe"] is None:
-        err.print(RANDOM_NOTICE)
+        err.print(TINY_NOTICE)
     ledger = Ledger()
     with ledger.stage("load"), waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
@@ -70,6 +76,59 @@ def run(
     show_evidence(answer, media)
     show_more(more)
     err.print(ledger_table(answer.ledger))
+
+
+def is_library(medium: str) -> bool:
+    """Say whether something that is asked is a folder of memories."""
+    from longtake.memory.reader import memory_files
+
+    return Path(medium).is_dir() and bool(memory_files(medium))
+
+
+def check_library_wishes(
+    folder: str, start_s: float | None, end_s: float | None, verifies: bool, pictures: str | None
+) -> None:
+    """Refuse wishes that need one memory where a folder of them is asked.
+
+    Raises: ConfigError.
+    """
+    from longtake.core.errors import ConfigError
+
+    if start_s is not None or end_s is not None or verifies or pictures is not None:
+        raise ConfigError(
+            f"the folder of memories {folder} arrived with --start, --end, --verify or --pictures; expected one memory "
+            "for these; ask the folder first, then the memory that it answers from"
+        )
+
+
+def run_library(folder: str, question: str, budget: Budget, model: dict[str, Any], videos: int, as_json: bool) -> None:
+    """Answer a question from the memories of a folder."""
+    from longtake.cli.models import TINY_NOTICE, load_model, model_options, selector_for
+    from longtake.engine.ledger import Ledger
+    from longtake.engine.library import Library
+
+    if model["name"] is None and model["recipe"] is None:
+        err.print(TINY_NOTICE)
+    ledger = Ledger()
+    with ledger.stage("load"), waiting("loading the model", quiet=as_json):
+        loaded = load_model(**model)
+        selector = selector_for(loaded, model)
+        library = Library(folder, loaded, options=model_options(model))
+    with waiting("looking through the library", quiet=as_json) as stop_waiting:
+        on_token = None if as_json else printer(stop_waiting)
+        found = library.ask(question, budget, videos=videos, selector=selector, on_token=on_token, ledger=ledger)
+    read = [str(path) for path in found.read]
+    if as_json:
+        segments = [{"memory": str(one.path), "segment": one.segment, **_span_json(one.span)} for one in found.found]
+        skipped = [dataclasses.asdict(one) for one in found.skipped]
+        print_json(answer_json(found.answer) | {"read": read, "found": segments, "skipped": skipped})
+        return
+    out.print()
+    show_evidence(found.answer, read)
+    for one in found.found:
+        times = f"{seconds_text(one.span.start_s)} – {seconds_text(one.span.end_s)}"
+        err.print(f"found  {one.path}  {times}  likeness {one.span.score:.3f}", markup=False)
+    err.print(ledger_table(found.answer.ledger))
 
 
 def check_wishes(media: Sequence[str], verifies: bool, pictures: str | None) -> None:
@@ -123,14 +182,19 @@ def printer(first: Callable[[], None]) -> Callable[[str], None]:
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """Return the plain form of an answer; what its scores mean is said where it is not the attention."""
+    """Return the plain form of an answer; what its scores mean, and whether there is evidence, where that is known."""
     kind = {} if answer.evidence_kind == "attention" else {"evidence_kind": answer.evidence_kind}
-    return kind | {
-        "answer": answer.text,
-        "evidence": [_span_json(span) for span in answer.evidence],
-        "finish_reason": answer.finish_reason,
-        "ledger": answer.ledger,
-    }
+    claim = {} if answer.evidence_found is None else {"evidence_found": answer.evidence_found}
+    return (
+        kind
+        | claim
+        | {
+            "answer": answer.text,
+            "evidence": [_span_json(span) for span in answer.evidence],
+            "finish_reason": answer.finish_reason,
+            "ledger": answer.ledger,
+        }
+    )
 
 
 def _span_json(span: Span) -> dict[str, Any]:
@@ -141,6 +205,8 @@ def _span_json(span: Span) -> dict[str, Any]:
 
 def show_evidence(answer: Answer, media: Sequence[str] = ()) -> None:
     """Print the spans that an answer rests on, with the names of their files where there are several."""
+    if answer.evidence_found is False:
+        out.print("  no evidence found")
     for span in answer.evidence[:SPANS_SHOWN]:
         score = span.score or 0.0
         text = f"{score:.2f} times the mean relevance"

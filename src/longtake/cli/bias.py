@@ -26,13 +26,13 @@ def run(
 
     check_question(question)
     check_figure_path(target)
-    from longtake.cli.models import RANDOM_NOTICE, load_model, selector_for
+    from longtake.cli.models import TINY_NOTICE, load_model, selector_for
     from longtake.engine.bias import draw, measure
     from longtake.engine.ingest import ingest
     from longtake.engine.select import Selector
 
     if model["name"] is None and model["recipe"] is None:
-        err.print(RANDOM_NOTICE)
+        err.print(TINY_NOTICE)
     with waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     method = (selector_for(loaded, model) or Selector()).method

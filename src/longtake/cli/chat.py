@@ -14,11 +14,11 @@ def run(
     media: list[str], budget: Budget, start_s: float | None, end_s: float | None, model: dict[str, Any], as_json: bool
 ) -> None:
     """Read questions line by line until the input ends."""
-    from longtake.cli.models import RANDOM_NOTICE, load_model, selector_for
+    from longtake.cli.models import TINY_NOTICE, load_model, selector_for
     from longtake.engine.ask import Chat
 
     if model["name"] is None and model["recipe"] is None:
-        err.print(RANDOM_NOTICE)
+        err.print(TINY_NOTICE)
     with waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     with progress_bars(quiet=as_json) as advance:

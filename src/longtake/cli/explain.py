@@ -24,11 +24,11 @@ def run(
 
     check_question(question)
     check_figure_path(target)
-    from longtake.cli.models import RANDOM_NOTICE, load_model, selector_for
+    from longtake.cli.models import TINY_NOTICE, load_model, selector_for
     from longtake.engine.explain import draw, explain
 
     if model["name"] is None and model["recipe"] is None:
-        err.print(RANDOM_NOTICE)
+        err.print(TINY_NOTICE)
     with waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     selector = selector_for(loaded, model)

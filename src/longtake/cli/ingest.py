@@ -21,14 +21,14 @@ def run(
 ) -> None:
     """Ingest one video after the other; one that cannot be read does not keep the others from it."""
     from longtake.cli.memory import describe
-    from longtake.cli.models import RANDOM_NOTICE, load_model, model_options
+    from longtake.cli.models import TINY_NOTICE, load_model, model_options
     from longtake.engine.remember import Wish, remember
     from longtake.memory.reader import StoredMemory, is_memory_file
 
     if is_memory_file(target) and len(videos) > 1:
         raise ConfigError(f"{len(videos)} videos arrived for one file {target}; expected a folder; pass -o FOLDER")
     if model["name"] is None and model["recipe"] is None:
-        err.print(RANDOM_NOTICE)
+        err.print(TINY_NOTICE)
     with waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     wish = Wish(budget=budget, start_s=start_s, end_s=end_s, store=store, options=model_options(model))

@@ -116,16 +116,18 @@ def ask(
     settings: Settings = None,
     verify: Annotated[bool, typer.Option("--verify", help="Ask again without what the answer cites.")] = False,
     pictures: Annotated[Optional[str], typer.Option(help="Of a memory: put pictures of the evidence here.")] = None,  # noqa: UP045
+    videos: Annotated[int, typer.Option(help="Of a folder of memories: read so many of the best videos.")] = 1,
     json: Json = False,
 ) -> None:
     """Answer a question about videos and pictures, with the spans that the answer rests on.
 
-    With several, the question may say <image> where each belongs; else they stand in front of it.
+    With several, the question may say <image> where each belongs; else they stand in front of it. Of a folder of
+    memories, the videos and segments that the question names are found first (docs/library.md).
     """
     chosen = (select, frames_kept)
     parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
     budget = _budget(max_frames, max_new_tokens, tokens_per_frame, max_tiles)
-    _command("ask")(media, question, budget, start, end, parts, verify, pictures, json)
+    _command("ask")(media, question, budget, start, end, parts, verify, pictures, json, videos)
 
 
 @app.command()
@@ -236,10 +238,11 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def demo(
     video: Annotated[Optional[str], typer.Argument(help="Your own video, instead of the rendered one.")] = None,  # noqa: UP045
+    video_only: Annotated[Optional[str], typer.Option(help="Only write the film, to this file.")] = None,  # noqa: UP045
     json: Json = False,
 ) -> None:
-    """Run the whole path on a film made on the spot, with untrained random weights."""
-    _command("demo")(video, json)
+    """Ask the bundled model five questions about ten minutes of film made on the spot, and show the truth beside."""
+    _command("demo")(video, video_only, json)
 
 
 @app.command()
@@ -305,6 +308,57 @@ def memory(
 
 
 @app.command()
+def serve(
+    store: Annotated[str, typer.Option(help="The folder of files and memories.")] = "longtake-store",
+    host: Annotated[str, typer.Option(help="Where to listen; others than loopback need --keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8000,
+    keys: Annotated[Optional[str], typer.Option(help="A file of hashed keys; each sees its own memories.")] = None,  # noqa: UP045
+    add_key: Annotated[Optional[str], typer.Option(help="Only make a key, show it, note its hash.")] = None,  # noqa: UP045
+    allow_host: Annotated[Optional[list[str]], typer.Option(help="Another name that browsers reach it by.")] = None,  # noqa: UP045
+    remote_host: Annotated[Optional[list[str]], typer.Option(help="Fetch videos from here: name, *.name, *.")] = None,  # noqa: UP045
+    root: Annotated[Optional[str], typer.Option(help="Videos below it may be named by path.")] = None,  # noqa: UP045
+    metrics_key: Annotated[Optional[str], typer.Option(help="Whose key may read /metrics.")] = None,  # noqa: UP045
+    name: Annotated[str, typer.Option(help="What the model is called in /v1/models.")] = "longtake",
+    limit: Annotated[Optional[list[str]], typer.Option(help="Another limit: active=8 (docs/serving.md).")] = None,  # noqa: UP045
+    model: Model = None,
+    recipe: Recipe = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    reduce: Reduce = None,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+) -> None:
+    """Serve memories over HTTP, as OpenAI's clients expect, with the evidence; on loopback unless told otherwise."""
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned)
+    values = {"store": store, "host": host, "port": port, "keys": keys, "local_root": root, "model_name": name}
+    values |= {"hosts": tuple(allow_host or ()), "remote_hosts": tuple(remote_host or ()), "metrics_key": metrics_key}
+    _command("serve")(values, limit or [], add_key, parts)
+
+
+@app.command()
+def mcp(
+    store: Annotated[str, typer.Option(help="The folder of memories.")] = "longtake-store",
+    root: Annotated[str, typer.Option(help="Only videos below this folder may be opened.")] = ".",
+    model: Model = None,
+    recipe: Recipe = None,
+    max_frames: MaxFrames = 4096,
+    max_new_tokens: MaxNewTokens = 256,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    reduce: Reduce = None,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+) -> None:
+    """Offer ingest, ask and evidence to an assistant: a Model Context Protocol server on standard input and output."""
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned)
+    _command("mcp")(store, root, _budget(max_frames, max_new_tokens), parts)
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="stage1 to stage4, sct, xcomp, or module:function.")],
     settings: Annotated[Optional[list[str]], typer.Option("--set", help="A field of it: rates.tower=2e-6.")] = None,  # noqa: UP045
@@ -325,6 +379,57 @@ def convert(
 ) -> None:
     """Write a checkpoint anew, or explain the names in one whose code is not public (PVC)."""
     _command("convert")(folder, target, explain, table, preset, json)
+
+
+@app.command(name="eval")
+def evaluate(
+    task: Annotated[str, typer.Argument(help="A task by name: niah, filmstrip-n1, mlvu … See docs/evaluation.md.")],
+    frames: Annotated[Optional[str], typer.Option(help="Of needles: lengths of the haystack: 1000,2000.")] = None,  # noqa: UP045
+    data: Annotated[Optional[str], typer.Option(help="The folder of a benchmark's annotations and videos.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="Only the first so many items.", min=1)] = None,  # noqa: UP045
+    out: Annotated[Optional[str], typer.Option(help="Keep every answer here, to go on with it later.")] = None,  # noqa: UP045
+    processes: Annotated[int, typer.Option(help="So many processes share the items.", min=1)] = 1,
+    shard: Annotated[Optional[str], typer.Option(help="Only shard N/COUNT, for other machines; needs --out.")] = None,  # noqa: UP045
+    without: Annotated[Optional[list[str]], typer.Option(help="Turn off a baseline by its name, or all.")] = None,  # noqa: UP045
+    probes: Annotated[int, typer.Option(help="Films for each probe beside the score; 0 turns them off.", min=0)] = 5,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    heat_map: Annotated[Optional[str], typer.Option(help="Of needles: draw depth by length here: grid.png.")] = None,  # noqa: UP045
+    model: Model = None,
+    recipe: Recipe = None,
+    max_frames: Annotated[Optional[int], typer.Option(help="At most this many frames; else 512, or --frames.")] = None,  # noqa: UP045
+    max_new_tokens: MaxNewTokens = 1024,
+    tokens_per_frame: TokensPerFrame = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    compress: Compress = None,
+    reduce: Reduce = None,
+    select: Select = None,
+    frames_kept: FramesKept = 512,
+    preset: Preset = None,
+    untuned: Untuned = False,
+    settings: Settings = None,
+    ends_with_parent: Annotated[bool, typer.Option("--ends-with-parent", hidden=True)] = False,
+    json: Json = False,
+) -> None:
+    """Measure a model on a task, with intervals, baselines at the same token budget, and what it cost."""
+    parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, (select, frames_kept))
+    budget = {"max_frames": max_frames, "max_new_tokens": max_new_tokens, "tokens_per_frame": tokens_per_frame}
+    options = {"frames": frames, "data": data, "limit": limit, "out": out, "processes": processes, "shard": shard,
+               "without": without or [], "probes": probes, "seed": seed, "heat_map": heat_map,
+               "ends_with_parent": ends_with_parent}  # fmt: skip
+    _command("eval")(task, budget, parts, options, json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="The folder of a run: what --out of `longtake eval` named.")],
+    second: Annotated[str, typer.Argument(help="The folder of another run of the task.")],
+    arm: Annotated[str, typer.Option(help="model, or the name of a baseline.")] = "model",
+    shown: Annotated[int, typer.Option(help="Print so many items that one alone has right.", min=0)] = 10,
+    json: Json = False,
+) -> None:
+    """Say why two runs score differently: settings, then item by item, with a test on the items of both."""
+    _command("compare")(first, second, arm, shown, json)
 
 
 @app.command()

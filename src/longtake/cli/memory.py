@@ -49,7 +49,9 @@ def _files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.glob("*.ltm") if not file.name.startswith("."))
+    from longtake.memory.reader import memory_files
+
+    found = memory_files(path)
     if not found:
         raise MemoryFormatError(f"{path} holds no memory; expected *.ltm files; run `longtake ingest VIDEO -o {path}`")
     return found

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from longtake.engine.select import Selector
     from longtake.models.loaded import LoadedModel
 
-RANDOM_NOTICE = (
-    "These are untrained, random weights: the path from video to text is real, but the answer is noise. Pass --model "
-    "to use a trained checkpoint."
+TINY_NOTICE = (
+    "This is the bundled longtake-tiny, which was trained on FILMSTRIP films alone: of other videos it knows nothing. "
+    "Pass --model to use another checkpoint."
 )
 
 
@@ -37,7 +37,7 @@ def load_model(
     untuned: bool = False,
     select: tuple[str | None, int] = (None, 512),
 ) -> LoadedModel:
-    """Load the named model, the one that a recipe builds, or the tiny random one, and set its methods.
+    """Load the named model, the one that a recipe builds, or the bundled tiny one, and set its methods.
 
     What `select` names is built by `selector_for`; its settings are only taken out of the others here.
 
@@ -59,13 +59,11 @@ def load_model(
         if name is not None:
             raise ConfigError(f"a model {name} and a recipe {recipe} arrived; expected one of the two; drop one")
         loaded = moved(from_recipe(recipe), kind, place)
-    elif name is None:
-        from longtake.models.tiny import tiny_model
-
-        loaded = moved(tiny_model(), kind, place)
     else:
         from longtake.convert.load import load
+        from longtake.models.tiny import bundled_tiny
 
+        name = name or str(bundled_tiny())
         loaded = load(name, dtype=dtype, device=device, preset=preset, reducer=reducer, untuned=untuned)
     if reducer is not None:
         loaded.model.reducer = reducer

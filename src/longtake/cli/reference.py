@@ -45,10 +45,12 @@ OTHER_CODES = (
 def exit_codes() -> list[tuple[int, str, str]]:
     """Return every exit code with the error's name and meaning, ascending."""
     found = list(OTHER_CODES)
-    waiting = list(LongtakeError.__subclasses__())
+    waiting = [LongtakeError]
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
+        if kind is LongtakeError or kind.__module__ != LongtakeError.__module__:
+            continue  # errors of other rooms, such as the server's client, never end a command
         found.append((kind.exit_code, f"`{kind.__name__}`", (kind.__doc__ or "").splitlines()[0]))
     return sorted(found)
 
@@ -64,7 +66,7 @@ def reference() -> str:
 
 def _command(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+    options = [p for p in command.params if p.param_type_name == "option" and p.name != "help" and not p.hidden]
     shown = " ".join(_argument(p) for p in arguments)
     lines = [f"## longtake {name}", "", f"`longtake {' '.join(filter(None, [name, shown, '[OPTIONS]']))}`", ""]
     lines += [(command.help or "").strip(), ""]

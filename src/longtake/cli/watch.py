@@ -23,14 +23,14 @@ def run(
     Raises: ConfigError if the memory is not to be a `.ltm` file.
     """
     from longtake.cli.memory import describe
-    from longtake.cli.models import RANDOM_NOTICE, load_model, model_options
+    from longtake.cli.models import TINY_NOTICE, load_model, model_options
     from longtake.engine.watch import Watching, watch
     from longtake.memory.reader import StoredMemory, is_memory_file
 
     if not is_memory_file(target):
         raise ConfigError(f"the memory is to be {target}; expected a name that ends in .ltm; pass -o live.ltm")
     if model["name"] is None and model["recipe"] is None:
-        err.print(RANDOM_NOTICE)
+        err.print(TINY_NOTICE)
     with waiting("loading the model", quiet=as_json):
         loaded = load_model(**model)
     limit = None if max_mb is None else int(max_mb * 1e6)

@@ -63,3 +63,9 @@ class TrainingError(LongtakeError):
     """Training cannot go on: the loss is not finite, too many samples are broken, or a run does not fit its data."""
 
     exit_code = 10
+
+
+class EvaluationError(LongtakeError):
+    """An evaluation cannot go on: a process of it failed, or not one item could be answered."""
+
+    exit_code = 11

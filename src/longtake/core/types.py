@@ -124,7 +124,8 @@ class Answer:
     evidence: spans of the video, strongest first; evidence_kind says what they are: `attention`, spans whose tokens
     survived to the last layer, with their share of the attention; `relevance`, the spans that a selector chose, with
     their peak relevance over the video's mean. ledger: what each stage cost, as `engine.ledger.Ledger.to_dict`
-    returns it.
+    returns it. evidence_found: false where nothing passes the model's calibrated threshold, and `evidence` is empty;
+    none where nothing is claimed: the model has no threshold, or it was calibrated for another case.
     """
 
     text: str
@@ -132,3 +133,4 @@ class Answer:
     ledger: Mapping[str, object]
     finish_reason: str
     evidence_kind: Literal["attention", "relevance"] = "attention"
+    evidence_found: bool | None = None
