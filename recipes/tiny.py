@@ -2,7 +2,8 @@
 
 1. The tower learns from merged tokens what clips show; a second, shorter run weighs what is hard to see anew. 2. Films
 are encoded once into a bank. 3. The language model learns to answer packed questions about films put together from the
-bank. 4. The checkpoint is saved as any other. What it cost and how well it answers: docs/tiny.md.
+bank; a second run asks more of what two cards are about. 4. The checkpoint is saved as any other. What it cost and how
+well it answers: docs/tiny.md.
 """
 
 from __future__ import annotations
@@ -37,6 +38,30 @@ POLISH = {
     "head_weights": (("letter", 3.0), ("next_shape", 2.0)),
 }
 POLISH_SEED = 500_000
+REFINE = {
+    "steps": 900,
+    "learning_rate": 1e-3,
+    "warmup_steps": 30,
+    "first_steps": 150,
+    "short_steps": 400,
+    "growth_steps": 650,
+    "whole_share": 0.25,
+    "chain_share": 0.35,
+    "seed": 1,
+    "first_mix": (("N1", 0.25), ("NH pointer", 0.45), ("OR", 0.25), ("OR first", 0.05)),
+    "mix": (
+        ("N1", 0.27),
+        ("NH pointer", 0.15),
+        ("NH trace", 0.14),
+        ("NH", 0.04),
+        ("OR", 0.14),
+        ("OR first", 0.05),
+        ("CO", 0.08),
+        ("MO", 0.06),
+        ("MO turn", 0.03),
+        ("AB", 0.04),
+    ),
+}
 BANK_SEED = 1_000_000  # films that the tower has not been trained on, in the training split all the same
 NUM_BANK_FILMS = 300
 
@@ -53,6 +78,7 @@ def main() -> None:
     vision = VisionRecipe.from_dict(values.get("vision", {}))
     polish = VisionRecipe.from_dict(POLISH | values.get("polish", {}))
     language = LanguageRecipe.from_dict({"seed": given.seed} | values.get("language", {}))
+    refine = LanguageRecipe.from_dict(REFINE | values.get("refine", {}))
     given.out.mkdir(parents=True, exist_ok=True)
     curve = Curve(given.out / "curve.jsonl")
 
@@ -72,6 +98,7 @@ def main() -> None:
         model.vision, dataclasses.replace(clips, first_seed=BANK_SEED), given.films, language.budgets, lambda *_: None
     )
     train_language(model, bank, tokenizer, language, curve.stage("language"))
+    train_language(model, bank, tokenizer, refine, curve.stage("refine"), is_new=False)
     save(LoadedModel(model, tokenizer, config, ""), given.out / "longtake-tiny")
 
 

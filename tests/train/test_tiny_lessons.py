@@ -14,7 +14,7 @@ from longtake.core.reduction import Reduction
 from longtake.media.filmstrip.attributes import COLOURS, LETTERS, SHAPES, split_of
 from longtake.models.tiny import build_random, small_config, word_tokenizer
 from longtake.nn.vision.umt import UmtConfig, UmtTower
-from longtake.train.film_bank import FilmBank, build_bank, compose, training_questions, whole_film
+from longtake.train.film_bank import Composed, FilmBank, build_bank, compose, training_questions, whole_film
 from longtake.train.film_clips import CLASSES, NUM_CARD_CLASSES, ClipStream
 from longtake.train.tiny_language import LanguageRecipe, compose_films, match_by_content, train_language
 from longtake.train.tiny_vision import VisionRecipe, card_means, learning_rate_share, token_labels, train_vision
@@ -82,6 +82,22 @@ def test_a_composed_film_never_shows_one_key_twice(bank: FilmBank, seed: int) ->
     cards = list(dict.fromkeys(card for clip in film.clips for card in bank.shown[clip]))
     assert len(film.clips) == 20 and film.cards == cards
     assert len({bank.cards[card].key for card in cards}) == len(cards)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chains_are_composed_that_lead_to_an_end(bank: FilmBank, seed: int) -> None:
+    """Pictures of cards of different films may lead in a circle: nothing is asked about such a chain."""
+    rng = np.random.default_rng(seed)
+    film = compose(bank, rng, 24, 0.7, chain_share=0.9)
+    cards = [bank.cards[card] for card in film.cards]
+    keys = {card.key for card in cards}
+    assert any(card.points_to in keys for card in cards)
+    first, second = cards[0], cards[1]
+    circle = [dataclasses.replace(first, points_to=second.key), dataclasses.replace(second, points_to=first.key)]
+    turned = dataclasses.replace(bank, cards=bank.cards[: film.cards[0]] + circle + bank.cards[film.cards[0] + 2 :])
+    assert (
+        training_questions(turned, Composed([], [film.cards[0], film.cards[0] + 1], []), rng, 8, {"NH trace": 1.0}) == []
+    )
 
 
 @pytest.mark.parametrize("make", [lambda bank, rng: compose(bank, rng, 24, 0.7), whole_film])

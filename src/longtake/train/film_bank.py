@@ -343,14 +343,14 @@ def _one_motion(bank: FilmBank, film: Composed, rng: np.random.Generator, *, tur
 
 
 def _chain(bank: FilmBank, film: Composed, rng: np.random.Generator) -> list[int] | None:
-    """Follow the pictures from a card from which they lead to an end inside the film."""
+    """Follow the pictures from a card from which they lead to an end inside the film; none if they lead in a circle."""
     by_key = {bank.cards[card].key: card for card in film.cards}
     starts = [card for card in film.cards if bank.cards[card].points_to is not None]
     if not starts:
         return None
     chain = [_pick(starts, rng)]
     while (follows := bank.cards[chain[-1]].points_to) is not None:
-        if follows not in by_key:
+        if follows not in by_key or by_key[follows] in chain:
             return None
         chain.append(by_key[follows])
     return chain
