@@ -54,7 +54,7 @@ Start = Callable[..., Any]
 @contextmanager
 def serving(model: LoadedModel, store: Path, *, max_together: int | None = None, **values: Any) -> Iterator[Live]:
     limits = {"max_frames": FRAMES, "max_tokens": 64, "grace_s": 20, **values.pop("limits", {})}
-    settings = ServeSettings(store=str(store), port=0, limits=Limits(**limits), **values)
+    settings = ServeSettings(store=str(store), limits=Limits(**limits), **{"port": 0, **values})
     live = Live(Service(model, settings, max_together=max_together))
     try:
         yield live

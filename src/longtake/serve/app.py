@@ -18,6 +18,7 @@ from longtake.core.errors import LongtakeError
 from longtake.serve.errors import ApiError, as_api_error
 from longtake.serve.guard import Guard
 from longtake.serve.routes_openai import router as openai_router
+from longtake.serve.routes_page import router as page_router
 from longtake.serve.routes_videos import from_validation
 from longtake.serve.routes_videos import router as videos_router
 from longtake.serve.service import Service
@@ -38,6 +39,7 @@ def build_api(service: Service) -> FastAPI:
     api.state.service = service
     api.include_router(openai_router)
     api.include_router(videos_router)
+    api.include_router(page_router)
     api.add_api_route("/health", health, methods=["GET"])
     api.add_api_route("/metrics", metrics, methods=["GET"], response_class=PlainTextResponse)
     for kind in (LongtakeError, ApiError, OSError, Exception):
@@ -54,8 +56,9 @@ def build_app(service: Service) -> Guard:
 
 
 async def health(request: Request) -> dict[str, Any]:
-    """Say that the server is up, and which model it serves."""
-    return {"status": "ok", "model": service_of(request).settings.model_name, "version": __version__}
+    """Say that the server is up, which model it serves, and what is to be known of that model."""
+    settings = service_of(request).settings
+    return {"status": "ok", "model": settings.model_name, "version": __version__, "notice": settings.notice}
 
 
 async def metrics(request: Request) -> PlainTextResponse:

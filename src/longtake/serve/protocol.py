@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -15,7 +16,7 @@ def patient(headers_s: float | int) -> type[H11Protocol]:
 
         _waiting: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore
+        def connection_made(self, transport: Any) -> None:  # an event loop that is not asyncio's has its own class
             super().connection_made(transport)
             self._wait()
 

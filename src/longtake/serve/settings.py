@@ -75,7 +75,8 @@ class ServeSettings(StrictConfig):
     hosts: names under which browsers may reach it, besides loopback and `host`. model_name: what `/v1/models` lists.
     remote_hosts: from which videos may be fetched: names, `*.name` for those below, `*` for all; none turns it off.
     local_root: a folder whose videos may be named by path. metrics_key: whose key reads `/metrics` where there are
-    keys. options: of the command line that chose the model, to say how a memory was made.
+    keys. options: of the command line that chose the model, to say how a memory was made. notice: what the page says
+    of the model.
 
     Raises: ConfigError for a host that others can reach without keys, or a port out of range.
     """
@@ -90,6 +91,7 @@ class ServeSettings(StrictConfig):
     local_root: str | None = None
     metrics_key: str | None = None
     options: str = ""
+    notice: str = ""
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
