@@ -96,7 +96,8 @@ def test_chains_are_composed_that_lead_to_an_end(bank: FilmBank, seed: int) -> N
     circle = [dataclasses.replace(first, points_to=second.key), dataclasses.replace(second, points_to=first.key)]
     turned = dataclasses.replace(bank, cards=bank.cards[: film.cards[0]] + circle + bank.cards[film.cards[0] + 2 :])
     assert (
-        training_questions(turned, Composed([], [film.cards[0], film.cards[0] + 1], []), rng, 8, {"NH trace": 1.0}) == []
+        training_questions(turned, Composed([], [film.cards[0], film.cards[0] + 1], []), rng, 8, {"NH trace": 1.0})
+        == []
     )
 
 

@@ -18,8 +18,14 @@ def run(
     end_s: float | None,
     model: dict[str, Any],
     as_json: bool,
+    cluster: dict[str, Any] | None = None,
+    retry: bool = False,
 ) -> None:
-    """Ingest one video after the other; one that cannot be read does not keep the others from it."""
+    """Ingest one video after the other, or many at once; one that cannot be read does not keep the others from it."""
+    if cluster is not None:
+        wanted = {"budget": budget, "start_s": start_s, "end_s": end_s, "store": store}
+        run_on_ray(videos, target, wanted, model, cluster, retry, as_json)
+        return
     from longtake.cli.memory import describe
     from longtake.cli.models import TINY_NOTICE, load_model, model_options
     from longtake.engine.remember import Wish, remember
@@ -53,4 +59,51 @@ def run(
         failed = [{"type": type(error).__name__, "message": str(error)} for error in failures]
         print_json({"memories": rows, "failed": failed})
     if failures:
+        raise SystemExit(failures[0].exit_code)
+
+
+def run_on_ray(
+    videos: list[str],
+    target: str,
+    wanted: dict[str, Any],
+    model: dict[str, Any],
+    cluster: dict[str, Any],
+    retry: bool,
+    as_json: bool,
+) -> None:
+    """Share the videos out among the workers of a cluster."""
+    from longtake.cli.memory import describe
+    from longtake.cli.models import TINY_NOTICE, loader, model_options
+    from longtake.engine.remember import Wish
+    from longtake.memory.reader import StoredMemory, is_memory_file
+    from longtake.serve.quarantine import FILE
+    from longtake.serve.ray_cluster import Cluster
+    from longtake.serve.ray_ingest import Outcome, ingest_on_ray
+
+    if is_memory_file(target):
+        raise ConfigError(f"one file {target} arrived with --ray; expected a folder; pass -o FOLDER")
+    rows: list[dict[str, Any]] = []
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.memory is None:
+            err.print(f"error: {outcome.message}", markup=False)
+            return
+        with StoredMemory(outcome.memory) as stored:
+            rows.append(describe(stored) | {"num_encoded": outcome.num_encoded})
+        if not as_json:
+            row = rows[-1]
+            out.print(f"{outcome.memory}  {row['num_frames']} frames, {outcome.num_encoded} of them encoded now")
+
+    wish = Wish(**wanted, options=model_options(model))
+    if model["name"] is None and model["recipe"] is None:
+        err.print(TINY_NOTICE)
+    done = ingest_on_ray(videos, target, loader(model), wish, Cluster(**cluster), retry=retry, on_outcome=tell)
+    failures = [*(each for each in done.outcomes if each.memory is None), *done.left]
+    if as_json:
+        failed = [{"type": each.type, "message": each.message, "source": each.source} for each in failures]
+        print_json({"memories": rows, "failed": failed})
+    if done.left:
+        err.print(f"{len(done.left)} videos that failed before were left alone; --retry tries them again", markup=False)
+    if failures:
+        err.print(f"{len(failures)} videos are in quarantine: {target}/{FILE}", markup=False)
         raise SystemExit(failures[0].exit_code)

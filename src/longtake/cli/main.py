@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from longtake._version import __version__
-from longtake.core.errors import LongtakeError, StorageError
+from longtake.core.errors import ConfigError, LongtakeError, StorageError
 
 app = typer.Typer(
     name="longtake",
@@ -37,6 +37,10 @@ Reduce = Annotated[Optional[str], typer.Option(help="Drop visual tokens between 
 Recipe = Annotated[Optional[str], typer.Option(help="Build the model by this Python function: module:function.")]  # noqa: UP045
 Settings = Annotated[Optional[list[str]], typer.Option("--set", help="A field of a method: reduce.kind=uniform.")]  # noqa: UP045
 
+Ray = Annotated[bool, typer.Option("--ray", help="Share the work out on a Ray cluster (docs/scale.md).")]
+RayAddress = Annotated[Optional[str], typer.Option(help="With --ray: a running cluster, or auto; else one here.")]  # noqa: UP045
+Workers = Annotated[Optional[int], typer.Option(help="With --ray: so many processes, each with a model.", min=1)]  # noqa: UP045
+Gpus = Annotated[float, typer.Option(help="With --ray: GPUs of each process; 0.5 lets two share one.", min=0.0)]
 Preset = Annotated[Optional[str], typer.Option(help="Take architecture and methods from a preset's name.")]  # noqa: UP045
 Untuned = Annotated[bool, typer.Option(help="Accept methods that the weights were not tuned for.")]
 Select = Annotated[Optional[str], typer.Option(help="Answer from the frames that this method selects: qc-comp.")]  # noqa: UP045
@@ -91,6 +95,15 @@ def _model(
 ) -> dict[str, Any]:
     values = {"name": name, "recipe": recipe, "dtype": dtype, "device": device, "preset": preset, "untuned": untuned}
     return values | {"compress": compress, "reduce": reduce, "select": select, "settings": settings or []}
+
+
+def _cluster(ray: bool, address: str | None, workers: int | None, gpus: float, retry: bool = False) -> Any:
+    """Return the cluster that was asked for; none if none was."""
+    if ray:
+        return {"address": address, "workers": workers, "gpus": gpus}
+    if address is not None or workers is not None or gpus or retry:
+        raise ConfigError("--ray-address, --workers, --gpus or --retry arrived without --ray; expected both; add --ray")
+    return None
 
 
 @app.command()
@@ -263,11 +276,20 @@ def ingest(
     preset: Preset = None,
     untuned: Untuned = False,
     settings: Settings = None,
+    ray: Ray = False,
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    gpus: Gpus = 0.0,
+    retry: Annotated[bool, typer.Option("--retry", help="With --ray: try again what is in quarantine.")] = False,
     json: Json = False,
 ) -> None:
-    """Turn videos into memories on disk, to ask without decoding them again; goes on where it was stopped."""
+    """Turn videos into memories on disk, to ask without decoding them again; goes on where it was stopped.
+
+    With --ray a folder stands for all videos below it, and what fails is listed in quarantine.json.
+    """
     parts = _model(model, recipe, dtype, device, compress, None, settings, preset, untuned)
-    _command("ingest")(videos, out, store, _budget(max_frames, 1), start, end, parts, json)
+    cluster = _cluster(ray, ray_address, workers, gpus, retry)
+    _command("ingest")(videos, out, store, _budget(max_frames, 1), start, end, parts, json, cluster, retry)
 
 
 @app.command()
@@ -329,12 +351,16 @@ def serve(
     preset: Preset = None,
     untuned: Untuned = False,
     settings: Settings = None,
+    ray: Ray = False,
+    ray_address: RayAddress = None,
+    workers: Workers = None,
+    gpus: Gpus = 0.0,
 ) -> None:
     """Serve memories over HTTP, as OpenAI's clients expect, with the evidence; on loopback unless told otherwise."""
     parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned)
     values = {"store": store, "host": host, "port": port, "keys": keys, "local_root": root, "model_name": name}
     values |= {"hosts": tuple(allow_host or ()), "remote_hosts": tuple(remote_host or ()), "metrics_key": metrics_key}
-    _command("serve")(values, limit or [], add_key, parts)
+    _command("serve")(values, limit or [], add_key, parts, _cluster(ray, ray_address, workers, gpus))
 
 
 @app.command()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,14 @@ def load_model(
             "select.FIELD=…"
         )
     return loaded
+
+
+def loader(model: dict[str, Any]) -> Callable[[], LoadedModel]:
+    """Return what loads the model in another process, whose working directory is another one."""
+    name = model["name"]
+    if name is not None and Path(name).is_dir():
+        name = str(Path(name).absolute())
+    return functools.partial(load_model, **(model | {"name": name}))
 
 
 def model_options(model: dict[str, Any]) -> str:

@@ -59,6 +59,10 @@ class StorageError(LongtakeError):
     exit_code = 9
 
 
+class MemoryBusyError(StorageError):
+    """Another process is writing a memory; it can be had, or gone on with, once that process ends."""
+
+
 class TrainingError(LongtakeError):
     """Training cannot go on: the loss is not finite, too many samples are broken, or a run does not fit its data."""
 

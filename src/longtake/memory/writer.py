@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from longtake.core.errors import MemoryFormatError, StorageError
+from longtake.core.errors import MemoryBusyError, MemoryFormatError, StorageError
 from longtake.memory.format import END, HEAD, SEGMENT, Log, check_payload, pack_record, preamble, read_log
 from longtake.memory.key import MemoryHeader
 
@@ -157,7 +157,7 @@ def _open_locked(path: Path) -> int:
                 raise StorageError(
                     f"{path} cannot be locked ({error.strerror}); expected a file system with locks; choose another"
                 ) from error
-            raise StorageError(
+            raise MemoryBusyError(
                 f"{path} is being written by another process; expected one writer at a time; wait for it to end, then "
                 "run the same command again"
             ) from error

@@ -37,10 +37,13 @@ _HEADERS = {
 
 
 class Tickets:
-    """Names of a video's pictures that a browser's player may read without a header, for some hours."""
+    """Names of a video's pictures that a browser's player may read without a header, for some hours.
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    secret: of several servers that are to take each other's tickets; else one of its own.
+    """
+
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._secret = secret or secrets.token_bytes(32)
 
     def make(self, owner: str, video_id: str) -> str:
         """Return a ticket for one video of one key."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from longtake.core.budget import Budget
-from longtake.core.errors import BudgetError, LongtakeError, MemoryFormatError, VideoError
+from longtake.core.errors import BudgetError, LongtakeError, MemoryBusyError, MemoryFormatError, VideoError
 from longtake.engine.remember import Wish, check_model, remember
 from longtake.media.video import Video, VideoInfo, open_video
 from longtake.memory.reader import StoredMemory
@@ -25,6 +25,7 @@ from longtake.serve.store import Namespace, Store, StoredVideo
 logger = logging.getLogger("longtake.serve")
 MEMORY = "memory.ltm"
 PAUSE_S = 0.005
+BUSY_PAUSE_S = 0.5
 ATTEMPTS = 2
 
 
@@ -135,6 +136,15 @@ class Ingests:
                 return video
         return self._put(owner, video)
 
+    def adopt(self, owner: str, video: StoredVideo) -> None:
+        """Queue a video that is unfinished and not on its way here: another server over the same store has it, or had.
+
+        Raises: ApiError as `check_room`.
+        """
+        if self.progress(owner, video.id) is None:
+            self.check_room(owner)
+            self.put(owner, video)
+
     def _put(self, owner: str, video: StoredVideo) -> StoredVideo:
         queued = dataclasses.replace(video, status="queued", error=None)
         self.store.of(owner).save_video(queued)
@@ -187,14 +197,21 @@ class Ingests:
                 if queue:
                     self._queues[owner] = queue
                 self._running = owner, video_id
+            is_busy = False
             try:
                 self._ingest(self.store.of(owner), video_id)
+            except MemoryBusyError:  # another server over the same store writes it: look again when it is over
+                is_busy = True
             except Exception:  # the thread must outlive any video
                 logger.exception("%s failed", video_id)
             finally:
                 with self._changed:
                     self._running = None
-                    self._over((owner, video_id))
+                    if is_busy and not self._is_closing:
+                        self._queues.setdefault(owner, deque()).append(video_id)
+                        self._changed.wait_for(lambda: self._is_closing, BUSY_PAUSE_S)
+                    else:
+                        self._over((owner, video_id))
                     self._changed.notify_all()
 
     def _over(self, key: tuple[str, str]) -> None:
@@ -211,6 +228,8 @@ class Ingests:
             space.save_video(video)
             info = self._remember(space, video)
             over = dataclasses.replace(video, status="ready", info=info)
+        except MemoryBusyError:
+            raise
         except Stopped:
             return  # deleted, or written down as running: the next server goes on with it
         except Exception as error:

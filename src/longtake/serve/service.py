@@ -48,11 +48,18 @@ class Service:
         the model's rule cannot meet.
     """
 
-    def __init__(self, model: LoadedModel, settings: ServeSettings, *, max_together: int | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        settings: ServeSettings,
+        *,
+        max_together: int | None = None,
+        ticket_secret: bytes | None = None,
+    ) -> None:
         limits = settings.limits
         check_max_frames(default_rule(model), limits.max_frames)
         self.model, self.settings, self.keys = model, settings, KeyRing.read(settings.keys)
-        self.metrics, self.tickets, self.began = Metrics(), Tickets(), int(time.time())
+        self.metrics, self.tickets, self.began = Metrics(), Tickets(ticket_secret), int(time.time())
         self.store = Store(settings.store, int(limits.quota_gb * 1e9), int(limits.upload_mb * 1e6))
         self.residents = Residents(
             model, int(limits.resident_gb * 1e9), limits.decode_silence_s, int(limits.decode_gb * 1e9), limits.pixels
@@ -207,7 +214,8 @@ class Service:
         Raises: ApiError 404; VideoError with what its ingest said if it failed.
         """
         loop, over = asyncio.get_running_loop(), asyncio.Event()
-        space.video(video_id)
+        if space.video(video_id).status in ("queued", "running"):
+            self.ingests.adopt(space.name, space.video(video_id))
         if self.ingests.when_over(space.name, video_id, functools.partial(_tell, loop, lambda _: over.set(), None)):
             await over.wait()
         video = space.video(video_id)

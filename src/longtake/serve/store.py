@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import hmac
 import json
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,6 +25,7 @@ from longtake.serve.errors import ApiError, not_found
 
 ID = re.compile(r"(file|video)-[0-9a-f]{24}")
 NAME_LENGTH = 200
+LEFT_AFTER_S = 1.0  # a file that was made and is not locked yet
 Status = Literal["queued", "running", "ready", "failed"]
 
 
@@ -96,14 +98,18 @@ class Namespace:
         self._lock = threading.RLock()
         for part in ("files", "videos", "incoming"):
             (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in (folder / "incoming").iterdir():  # what was being received when the server stopped
-            left.unlink()
+        for left in (folder / "incoming").iterdir():
+            _remove_left(left)
         self._secret = self._read_secret()
 
     def _read_secret(self) -> bytes:
         path = self.folder / "secret"
         if not path.exists():
-            write_whole(path, secrets.token_bytes(32))
+            aside = self.folder / f".secret-{secrets.token_hex(8)}"
+            write_whole(aside, secrets.token_bytes(32))
+            with suppress(FileExistsError):  # another server over this store was faster: its secret holds
+                os.link(aside, path)
+            aside.unlink()
         return path.read_bytes()
 
     def used_bytes(self) -> int:
@@ -130,6 +136,7 @@ class Namespace:
         path = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 yield Incoming(file, path, min(left, self.upload_bytes), over)
         finally:
             path.unlink(missing_ok=True)
@@ -281,6 +288,14 @@ class Store:
     def owners(self) -> list[str]:
         """Return the names that have a folder."""
         return sorted(path.parent.name for path in self.folder.glob("*/secret"))
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what was being received when a server stopped; what another one is receiving now is locked, and stays."""
+    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - path.stat().st_mtime > LEFT_AFTER_S:
+            path.unlink()
 
 
 def clean_name(name: str) -> str:
