@@ -2,8 +2,8 @@
 
 1. The tower learns from merged tokens what clips show; a second, shorter run weighs what is hard to see anew. 2. Films
 are encoded once into a bank. 3. The language model learns to answer packed questions about films put together from the
-bank; a second run asks more of what two cards are about. 4. The checkpoint is saved as any other. What it cost and how
-well it answers: docs/tiny.md.
+bank; later runs ask more of what more than one card is about. 4. The checkpoint is saved as any other. What it cost and
+how well it answers: docs/tiny.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,30 +39,76 @@ POLISH = {
     "head_weights": (("letter", 3.0), ("next_shape", 2.0)),
 }
 POLISH_SEED = 500_000
-REFINE = {
-    "steps": 900,
-    "learning_rate": 1e-3,
-    "warmup_steps": 30,
-    "first_steps": 150,
-    "short_steps": 400,
-    "growth_steps": 650,
-    "whole_share": 0.25,
-    "chain_share": 0.35,
-    "seed": 1,
-    "first_mix": (("N1", 0.25), ("NH pointer", 0.45), ("OR", 0.25), ("OR first", 0.05)),
-    "mix": (
-        ("N1", 0.27),
-        ("NH pointer", 0.15),
-        ("NH trace", 0.14),
-        ("NH", 0.04),
-        ("OR", 0.14),
-        ("OR first", 0.05),
-        ("CO", 0.08),
-        ("MO", 0.06),
-        ("MO turn", 0.03),
-        ("AB", 0.04),
-    ),
-}
+REFINE: tuple[dict[str, Any], ...] = (  # each goes on from the one before with more of what was not yet learned
+    {
+        "steps": 900,
+        "learning_rate": 1e-3,
+        "warmup_steps": 30,
+        "first_steps": 150,
+        "short_steps": 400,
+        "growth_steps": 650,
+        "whole_share": 0.25,
+        "chain_share": 0.35,
+        "first_mix": (("N1", 0.25), ("NH pointer", 0.45), ("OR", 0.25), ("OR first", 0.05)),
+        "mix": (
+            ("N1", 0.27),
+            ("NH pointer", 0.15),
+            ("NH trace", 0.14),
+            ("NH", 0.04),
+            ("OR", 0.14),
+            ("OR first", 0.05),
+            ("CO", 0.08),
+            ("MO", 0.06),
+            ("MO turn", 0.03),
+            ("AB", 0.04),
+        ),
+    },
+    {
+        "steps": 600,
+        "learning_rate": 8e-4,
+        "warmup_steps": 20,
+        "first_steps": 80,
+        "short_steps": 280,
+        "growth_steps": 380,
+        "whole_share": 0.3,
+        "chain_share": 0.35,
+        "first_mix": (("N1", 0.1), ("NH pointer", 0.55), ("OR", 0.3), ("OR first", 0.05)),
+        "mix": (
+            ("N1", 0.27),
+            ("NH pointer", 0.22),
+            ("NH trace", 0.14),
+            ("NH", 0.03),
+            ("OR", 0.18),
+            ("OR first", 0.04),
+            ("CO", 0.05),
+            ("MO", 0.04),
+            ("MO turn", 0.01),
+            ("AB", 0.02),
+        ),
+    },
+    {
+        "steps": 560,
+        "learning_rate": 8e-4,
+        "warmup_steps": 20,
+        "first_steps": 10,
+        "short_steps": 220,
+        "growth_steps": 320,
+        "whole_share": 0.3,
+        "chain_share": 0.5,
+        "first_mix": (("N1", 0.1), ("NH trace", 0.55), ("NH pointer", 0.15), ("OR", 0.2)),
+        "mix": (
+            ("N1", 0.17),
+            ("NH pointer", 0.1),
+            ("NH trace", 0.42),
+            ("NH", 0.02),
+            ("OR", 0.16),
+            ("OR first", 0.03),
+            ("CO", 0.05),
+            ("MO", 0.04),
+            ("AB", 0.01),
+        ),
+    },
+)
 BANK_SEED = 1_000_000  # films that the tower has not been trained on, in the training split all the same
 NUM_BANK_FILMS = 300
 
@@ -78,7 +125,8 @@ def main() -> None:
     vision = VisionRecipe.from_dict(values.get("vision", {}))
     polish = VisionRecipe.from_dict(POLISH | values.get("polish", {}))
     language = LanguageRecipe.from_dict({"seed": given.seed} | values.get("language", {}))
-    refine = LanguageRecipe.from_dict(REFINE | values.get("refine", {}))
+    later = values.get("refine", {})
+    refine = [LanguageRecipe.from_dict(leg | {"seed": given.seed + n} | later) for n, leg in enumerate(REFINE, 1)]
     given.out.mkdir(parents=True, exist_ok=True)
     curve = Curve(given.out / "curve.jsonl")
 
@@ -88,8 +136,8 @@ def main() -> None:
     tower = UmtTower(config.vision_config)
     clips = ClipStream(image_size=config.vision_config.image_size)
     reader = train_vision(tower, vision, clips, curve.stage("vision"))
-    later = dataclasses.replace(clips, first_seed=POLISH_SEED)
-    train_vision(tower, polish, later, curve.stage("polish"), reader)
+    other_clips = dataclasses.replace(clips, first_seed=POLISH_SEED)
+    train_vision(tower, polish, other_clips, curve.stage("polish"), reader)
     torch.manual_seed(given.seed)
     model = VideoChatFlashForConditionalGeneration(config)
     model.vision.load_state_dict(tower.state_dict())
@@ -98,7 +146,8 @@ def main() -> None:
         model.vision, dataclasses.replace(clips, first_seed=BANK_SEED), given.films, language.budgets, lambda *_: None
     )
     train_language(model, bank, tokenizer, language, curve.stage("language"))
-    train_language(model, bank, tokenizer, refine, curve.stage("refine"), is_new=False)
+    for number, leg in enumerate(refine, 1):
+        train_language(model, bank, tokenizer, leg, curve.stage(f"refine {number}"), is_new=False)
     save(LoadedModel(model, tokenizer, config, ""), given.out / "longtake-tiny")
 
 

@@ -20,7 +20,7 @@ import torch
 
 import longtake
 from longtake.core.types import VideoMemory
-from longtake.eval.result import write_whole
+from longtake.eval.result import write_text
 from longtake.eval.statistics import interval, paired
 from longtake.media.filmstrip import Film, Question, ask_film, build_film, is_right, level_spec, write_film
 from longtake.media.sampling import SamplingRule
@@ -79,7 +79,7 @@ def main() -> None:
     groups = [str(test.film) for test in tests for _ in test.questions]
     found = {name: figures(values, rights, name, groups) for name, values in rights.items()}
     text = json.dumps({"arms": found, "rights": rights, "films": groups}, indent=1)
-    write_whole(given.out / "tuning.json", text)
+    write_text(given.out / "tuning.json", text)
     print(json.dumps(found, indent=1))
 
 

@@ -199,13 +199,13 @@ def test_save_leaves_nothing_behind_when_the_disk_is_full(tmp_path: Path, monkey
 
 def test_save_flushes_every_file_before_the_folder_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     flushed: list[tuple[str, bool]] = []
-    flush = load_module._flush
+    flush = load_module.flush
 
     def watch(path: Path) -> None:
         flushed.append((path.name, (tmp_path / "model").exists()))
         flush(path)
 
-    monkeypatch.setattr(load_module, "_flush", watch)
+    monkeypatch.setattr(load_module, "flush", watch)
     save(build_random(), tmp_path / "model")
     assert {name for name, there in flushed if not there} >= {"config.json", WEIGHTS}
     assert flushed[-1] == (tmp_path.name, True)

@@ -193,7 +193,7 @@ def finish(planned: Any, folder: Path, wall_s: float, options: Mapping[str, Any]
     Raises: EvaluationError if not one item could be answered.
     """
     from longtake.eval.needles.grid import heat_map
-    from longtake.eval.result import SUMMARY, write_whole
+    from longtake.eval.result import SUMMARY, write_text
     from longtake.eval.runner import first_error, merge
     from longtake.eval.summary import summarize
 
@@ -205,7 +205,7 @@ def finish(planned: Any, folder: Path, wall_s: float, options: Mapping[str, Any]
         cells = summary["figures"].get("grid") or []
         summary["heat_map"] = str(heat_map(cells, options["heat_map"], f"{planned.task.name}: {planned.model_name}"))
     text = json.dumps(summary, indent=1, sort_keys=True, default=str)
-    write_whole(folder / SUMMARY, text + "\n")
+    write_text(folder / SUMMARY, text + "\n")
     error = first_error(merged.records)
     if as_json:
         print_json(summary)

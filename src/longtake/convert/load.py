@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from longtake.convert.key_map import head_names, rename_to_ours, rename_to_relea
 from longtake.convert.pvc_roles import explain_names
 from longtake.convert.tuned import attach_methods, check_preset, check_tuned
 from longtake.core.errors import CheckpointError, StorageError
+from longtake.core.files import flush
 from longtake.core.protocols import LayerCompressor
 from longtake.models.evidence_threshold import read_threshold
 from longtake.models.gate import check_names, check_values
@@ -170,10 +170,10 @@ def save(loaded: LoadedModel | AnyModel, folder: str | Path) -> Path:
             loaded.tokenizer.save_pretrained(aside)
         for path in aside.iterdir():
             path.chmod(0o644)  # safetensors leaves it to its owner alone, and nobody else could read an installed model
-            _flush(path)
+            flush(path)
         aside.chmod(0o755)
         aside.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     except OSError as error:
         raise StorageError(
             f"the model could not be saved to {target} ({error}); expected room and permission to write; free some "
@@ -183,15 +183,6 @@ def save(loaded: LoadedModel | AnyModel, folder: str | Path) -> Path:
         if aside is not None and aside.exists():
             shutil.rmtree(aside, ignore_errors=True)
     return target
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system write a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:

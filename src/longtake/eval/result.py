@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from longtake._version import __version__
 from longtake.core.config import StrictConfig
 from longtake.core.errors import ConfigError, StorageError
+from longtake.core.files import write_whole
 
 MANIFEST, ITEMS, COSTS, SUMMARY = "manifest.json", "items.jsonl", "costs.jsonl", "summary.json"
 FORMAT = 1
@@ -136,20 +136,14 @@ def line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
 
-def write_whole(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Replace a file in one step: whoever reads it sees the old one or the new one, also after a loss of power.
 
     Raises: StorageError if it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StorageError(
             f"{path} could not be written ({error}); expected room and permission; choose another folder"
         ) from error
@@ -163,9 +157,9 @@ def write_run(folder: Path, manifest: Manifest, records: Iterable[Record]) -> No
     """
     kept = list(records)
     costs = [{"arm": one.arm, "id": one.id, "seconds": dict(one.seconds)} for one in kept]
-    write_whole(folder / ITEMS, "".join(line(one.result()) for one in kept))
-    write_whole(folder / COSTS, "".join(line(one) for one in costs))
-    write_whole(folder / MANIFEST, json.dumps(manifest.to_dict(), sort_keys=True, indent=1, default=str) + "\n")
+    write_text(folder / ITEMS, "".join(line(one.result()) for one in kept))
+    write_text(folder / COSTS, "".join(line(one) for one in costs))
+    write_text(folder / MANIFEST, json.dumps(manifest.to_dict(), sort_keys=True, indent=1, default=str) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

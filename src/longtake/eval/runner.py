@@ -33,7 +33,7 @@ from longtake.eval.result import (
     text_hash,
     versions,
     write_run,
-    write_whole,
+    write_text,
 )
 from longtake.eval.task import Item, Task
 from longtake.media.sampling import SamplingRule
@@ -184,7 +184,7 @@ def begin(run: Run, folder: Path) -> None:
         ) from error
     plain = json.loads(json.dumps(manifest.to_dict(), default=str))
     if not path.exists():
-        write_whole(path, json.dumps(plain, sort_keys=True, indent=1) + "\n")
+        write_text(path, json.dumps(plain, sort_keys=True, indent=1) + "\n")
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     differs = sorted(name for name in plain if plain[name] != there.get(name))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from longtake.core.errors import MemoryFormatError, MissingExtraError, StorageError
-from longtake.memory.writer import flush_folder
+from longtake.core.files import write_whole
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -148,25 +146,13 @@ class LibraryIndex:
         Raises: StorageError if it cannot be written; what was there stays.
         """
         body = self._to_bytes()
-        aside: Path | None = None
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            aside = Path(name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(MAGIC + hashlib.sha256(body).digest() + body)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            aside.replace(path)
-            flush_folder(path.parent)
+            write_whole(path, MAGIC + hashlib.sha256(body).digest() + body)
             self.is_saved = True
         except OSError as error:
             raise StorageError(
                 f"the index {path} cannot be written ({error.strerror}); expected room and permission; free some space"
             ) from error
-        finally:
-            if aside is not None:
-                aside.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path, width: int, identity: Mapping[str, object]) -> LibraryIndex:

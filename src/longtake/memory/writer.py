@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from longtake.core.errors import MemoryBusyError, MemoryFormatError, StorageError
+from longtake.core.files import flush
 from longtake.memory.format import END, HEAD, SEGMENT, Log, check_payload, pack_record, preamble, read_log
 from longtake.memory.key import MemoryHeader
 
@@ -94,7 +95,7 @@ class MemoryWriter:
             self._write(preamble(), 0)
             self._log = Log(end=len(preamble()))
         self._commit(HEAD, header.to_bytes())
-        flush_folder(self.path.parent)
+        flush(self.path.parent)
 
     def _stored_header(self) -> MemoryHeader:
         """Compare all that is there with its checksums before anything is added to it; return its header."""
@@ -175,17 +176,8 @@ def replacing(path: Path, target: Path | None = None) -> Iterator[Path]:
     try:
         yield aside
         aside.replace(target or path)
-        flush_folder(path.parent)
+        flush(path.parent)
         if target not in (None, path):
             path.unlink()
     finally:
         aside.unlink(missing_ok=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """Have the operating system write down that a file is in its folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

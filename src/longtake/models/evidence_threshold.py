@@ -9,6 +9,7 @@ from typing import Literal
 
 from longtake.core.config import StrictConfig
 from longtake.core.errors import CheckpointError, ConfigError, StorageError
+from longtake.core.files import write_whole
 
 THRESHOLD_FILE = "evidence.json"
 EvidenceScore = Literal["attention", "naming"]
@@ -62,10 +63,9 @@ def write_threshold(threshold: EvidenceThreshold, folder: str | Path) -> Path:
     Raises: StorageError if it cannot be written.
     """
     path = Path(folder) / THRESHOLD_FILE
-    aside = path.with_name(f".{path.name}.new")
+    text = json.dumps(threshold.to_dict(), indent=1, sort_keys=True) + "\n"
     try:
-        aside.write_text(json.dumps(threshold.to_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        aside.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written ({error.strerror}); expected the writable folder of a checkpoint; choose another"

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from longtake.core.config import StrictConfig
 from longtake.core.errors import ConfigError, StorageError
-from longtake.memory.writer import flush_folder
-from longtake.serve.store import write_whole
+from longtake.core.files import write_whole
 
 FILE = "quarantine.json"
 WRITE_EVERY_S = 2.0
@@ -86,7 +85,6 @@ class Quarantine:
         listed = [self._found[source].to_dict() for source in sorted(self._found)]
         try:
             write_whole(self.path, json.dumps({"videos": listed}, indent=1, ensure_ascii=False).encode())
-            flush_folder(self.path.parent)
         except OSError as error:
             raise StorageError(
                 f"{self.path} cannot be written ({error.strerror}); expected room and permission; free some space, "

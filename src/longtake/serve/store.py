@@ -21,9 +21,11 @@ from typing import IO, Any, Literal
 
 from longtake.core.config import StrictConfig
 from longtake.core.errors import StorageError
+from longtake.core.files import write_whole
 from longtake.serve.errors import ApiError, not_found
 
 ID = re.compile(r"(file|video)-[0-9a-f]{24}")
+PRIVATE = 0o600
 NAME_LENGTH = 200
 LEFT_AFTER_S = 1.0  # a file that was made and is not locked yet
 Status = Literal["queued", "running", "ready", "failed"]
@@ -106,7 +108,7 @@ class Namespace:
         path = self.folder / "secret"
         if not path.exists():
             aside = self.folder / f".secret-{secrets.token_hex(8)}"
-            write_whole(aside, secrets.token_bytes(32))
+            write_whole(aside, secrets.token_bytes(32), PRIVATE)
             with suppress(FileExistsError):  # another server over this store was faster: its secret holds
                 os.link(aside, path)
             aside.unlink()
@@ -304,20 +306,6 @@ def clean_name(name: str) -> str:
     return "".join(letter for letter in last if letter.isprintable())[:NAME_LENGTH] or "unnamed"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values, whole or not at all."""
-    write_whole(path, json.dumps(dict(values)).encode())
+    write_whole(path, json.dumps(dict(values)).encode(), PRIVATE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longtake.core.errors import CheckpointError, StorageError
+from longtake.core.files import flush
 
 WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.pt", "progress.json"
 
@@ -97,12 +97,3 @@ class Checkpoints:
                 f"the checkpoint {path} cannot be read ({error}); expected a whole one; remove it to go on from the "
                 "one before it"
             ) from error
-
-
-def flush(path: Path) -> None:
-    """Have the operating system write a file or folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
