@@ -66,13 +66,16 @@ def measure_film(
     budget = longtake.Budget(max_frames=frames, max_new_tokens=8)
     with tempfile.TemporaryDirectory() as folder:
         memory = longtake.ingest(write_film(film, Path(folder) / "film.mp4"), model, budget, rule=rule)
-    prefixes, keep = PrefixStore(), max(1, round(given.share * len(memory.frame_pts_s)))
-    for place, question in enumerate(ask_film(film)[: given.questions]):
+    prefixes, keep, asked = PrefixStore(), max(1, round(given.share * len(memory.frame_pts_s))), ask_film(film)
+    asked = asked[: given.questions]
+    for question in asked:
         whole = longtake.ask(memory, question.text, model, budget, prefixes=prefixes)
         found["all frames"]["right"].append((number, float(is_right(whole.text, question))))
-        depth = THIRDS[min(2, int(3 * question.spans_s[0][0] / memory.duration_s))]
-        for name, method in METHODS.items():
+    for name, method in METHODS.items():
+        memory.kept.clear()  # each method reads the film its own way, once for all questions
+        for place, question in enumerate(asked):
             clips = chosen(memory, question, model, name, method, keep, seed=1000 * number + place)
+            depth = THIRDS[min(2, int(3 * question.spans_s[0][0] / memory.duration_s))]
             hit = float(shows(memory, clips, question))
             found[name]["recall"].append((number, hit))
             found[name][f"recall, {depth}"].append((number, hit))
@@ -89,7 +92,6 @@ def chosen(
         return sorted(np.random.default_rng(seed).choice(count, size=keep, replace=False).tolist())
     if method is None:
         return np.linspace(0, count - 1, keep).round().astype(int).tolist()
-    memory.kept.clear()  # each method reads the film its own way
     scores = clip_means(relevance(memory, question.text, model, method), memory)
     return sorted(scores.topk(keep).indices.tolist())
 

@@ -2,8 +2,8 @@
 
 Every arm drops the tokens of a film in another way between the layers, from 4 a frame down to 1 (the arm `none` drops
 none). Tuned arms start from CHECKPOINT and learn the same films in the same order for as many steps; all arms are asked
-the same questions about the same mp4 files of the test split. Prints JSON, writes it to OUT/tuning.json; docs/tiny.md
-has the table. Arms that are in OUT already are not tuned again.
+the same questions about the same mp4 files of the test split. Prints JSON, writes it to OUT/tuning-….json;
+docs/tiny.md has the table. Arms that are in OUT already are not tuned again.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--bank-films", type=int, default=300)
     parser.add_argument("--bank", type=Path, help="a bank saved before")
+    parser.add_argument("--level", default="L1")
+    parser.add_argument("--task", default="N1", help="one, or several with commas: planted in the same films")
+    parser.add_argument("--kind", default="N1", help="of the questions that are asked")
     parser.add_argument("--films", type=int, default=40)
     parser.add_argument("--questions", type=int, default=8)
     given = parser.parse_args()
@@ -66,7 +69,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     loaded = longtake.load(given.checkpoint)
     loaded.model.use_compressor(ToMe(tokens_per_frame=4))
-    tests = [test_film(loaded, number, given.questions) for number in range(given.films)]
+    tests = [test_film(loaded, number, given) for number in range(given.films)]
     original = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     bank = bank_of(loaded, given)
     rights: dict[str, list[bool]] = {}
@@ -79,18 +82,19 @@ def main() -> None:
     groups = [str(test.film) for test in tests for _ in test.questions]
     found = {name: figures(values, rights, name, groups) for name, values in rights.items()}
     text = json.dumps({"arms": found, "rights": rights, "films": groups}, indent=1)
-    write_text(given.out / "tuning.json", text)
+    write_text(given.out / f"tuning-{given.level}-{given.kind.replace(' ', '-')}.json", text)
     print(json.dumps(found, indent=1))
 
 
-def test_film(loaded: LoadedModel, number: int, count: int) -> Test:
-    """Write a film of 64 frames, read it back, encode it; the tower is the same for all arms."""
-    film: Film = build_film(level_spec("L1", TEST_SEED + number, ("N1",)))
+def test_film(loaded: LoadedModel, number: int, given: argparse.Namespace) -> Test:
+    """Write a film, read it back, encode it; the tower is the same for all arms."""
+    film: Film = build_film(level_spec(given.level, TEST_SEED + number, tuple(given.task.split(","))))
     rule = SamplingRule(fps=film.spec.fps, frame_multiple=CLIP_FRAMES, min_frames=CLIP_FRAMES)
     with tempfile.TemporaryDirectory() as folder:
         path = write_film(film, Path(folder) / "film.mp4")
         memory = longtake.ingest(path, loaded, longtake.Budget(max_frames=film.spec.num_frames), rule=rule)
-    return Test(number, memory, ask_film(film)[:count])
+    asked = [question for question in ask_film(film) if question.kind == given.kind]
+    return Test(number, memory, asked[: given.questions])
 
 
 def bank_of(loaded: LoadedModel, given: argparse.Namespace) -> FilmBank:
@@ -116,7 +120,7 @@ def tuned(loaded: LoadedModel, bank: FilmBank, name: str, given: argparse.Namesp
 def ask_all(loaded: LoadedModel, reducer: Any, tests: list[Test]) -> list[bool]:
     """Ask every question about every film with a reducer at work."""
     loaded.model.reducer = reducer
-    budget = longtake.Budget(max_frames=64, max_new_tokens=8)
+    budget = longtake.Budget(max_new_tokens=12)
     return [
         is_right(longtake.ask(test.memory, question.text, loaded, budget).text, question)
         for test in tests
