@@ -22,6 +22,7 @@ import longtake
 from longtake.core.types import Answer
 from longtake.media.filmstrip import Question, ask_film, build_film, is_right, level_spec, write_film
 from longtake.media.sampling import SamplingRule
+from longtake.methods.compress.tome import ToMe
 from longtake.models.loaded import LoadedModel
 from longtake.models.prefix import PrefixStore
 
@@ -48,9 +49,12 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--frames", type=int)
     parser.add_argument("--first-seed", type=int, default=TEST_SEED)
+    parser.add_argument("--tokens-per-frame", type=int, help="merge clips to another count than the checkpoint's own")
     parser.add_argument("--blind", action="store_true")
     given = parser.parse_args()
     model, start = longtake.load(given.checkpoint), time.perf_counter()
+    if given.tokens_per_frame is not None:
+        model.model.use_compressor(ToMe(tokens_per_frame=given.tokens_per_frame))
     by_kind: dict[str, list[Told]] = defaultdict(list)
     for number in range(given.films):
         for told in measure_film(model, given, number):
