@@ -20,12 +20,12 @@ def drawn_film(level: str, seed: int, tasks: tuple[str, ...], frames: int | None
     return build_film(level_spec(level, seed, tasks, **({} if frames is None else {"num_frames": frames})))
 
 
-def film_memory(film: Film, model: LoadedModel) -> VideoMemory:
-    """Write a film as a video file and ingest it, every frame of it."""
+def film_memory(film: Film, model: LoadedModel, *, is_black: bool = False) -> VideoMemory:
+    """Write a film as a video file, black or as it is, and ingest it, every frame of it."""
     frames = film.spec.num_frames // CLIP_FRAMES * CLIP_FRAMES
     rule = SamplingRule(fps=film.spec.fps, frame_multiple=CLIP_FRAMES, min_frames=CLIP_FRAMES)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_film(film, Path(folder) / "film.mp4")
+        path = write_film(film, Path(folder) / "film.mp4", control="black" if is_black else None)
         return longtake.ingest(path, model, longtake.Budget(max_frames=frames), rule=rule)
 
 

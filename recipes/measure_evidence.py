@@ -22,7 +22,7 @@ from longtake.core.errors import ConfigError
 from longtake.core.types import Answer, VideoMemory
 from longtake.engine.verify import verify
 from longtake.eval.statistics import clustered_bootstrap
-from longtake.media.filmstrip import Question
+from longtake.media.filmstrip import Question, is_right
 from longtake.models.loaded import LoadedModel
 from longtake.models.prefix import PrefixStore
 
@@ -66,7 +66,7 @@ def measure_film(model: LoadedModel, given: argparse.Namespace, seed: int) -> li
     for one in open_questions(film, given.questions):
         answer = longtake.ask(memory, one.text, model, budget, prefixes=prefixes)
         cited = [(span.start_s, span.end_s) for span in answer.evidence]
-        row = compared(cited, one.spans_s) | {"film": str(seed), "right": answer.text.strip(" .") == one.answer}
+        row = compared(cited, one.spans_s) | {"film": str(seed), "right": is_right(answer.text, one)}
         rows.append(row | (without(memory, one, model, answer, budget) if given.verify else {}))
     return rows
 

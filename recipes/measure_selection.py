@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
+from filmstrip_films import CLIP_FRAMES, TEST_SEED, drawn_film, film_memory
 
 import longtake
 from longtake.core.types import VideoMemory
 from longtake.engine.select import clip_means, relevance, subset
 from longtake.eval.statistics import clustered_bootstrap
-from longtake.media.filmstrip import Question, ask_film, build_film, is_right, level_spec, write_film
-from longtake.media.sampling import SamplingRule
+from longtake.media.filmstrip import Question, ask_film, is_right
 from longtake.methods.select.qc_comp import QcComp
 from longtake.models.loaded import LoadedModel
 from longtake.models.prefix import PrefixStore
 
-TEST_SEED = 20_000_000
-CLIP_FRAMES = 4
 THIRDS = ("first third", "middle third", "last third")
 METHODS: Mapping[str, QcComp | None] = {
     "segment-local": QcComp(clip_frames=CLIP_FRAMES),
@@ -60,12 +56,8 @@ def measure_film(
     model: LoadedModel, given: argparse.Namespace, number: int, found: dict[str, dict[str, list[tuple[int, float]]]]
 ) -> None:
     """Write a film, ingest it, choose and ask; note what came of it under each method."""
-    film = build_film(level_spec(given.level, TEST_SEED + number, ("N1",)))
-    frames = film.spec.num_frames // CLIP_FRAMES * CLIP_FRAMES
-    rule = SamplingRule(fps=film.spec.fps, frame_multiple=CLIP_FRAMES, min_frames=CLIP_FRAMES)
-    budget = longtake.Budget(max_frames=frames, max_new_tokens=8)
-    with tempfile.TemporaryDirectory() as folder:
-        memory = longtake.ingest(write_film(film, Path(folder) / "film.mp4"), model, budget, rule=rule)
+    film = drawn_film(given.level, TEST_SEED + number, ("N1",))
+    memory, budget = film_memory(film, model), longtake.Budget(max_new_tokens=8)
     prefixes, keep, asked = PrefixStore(), max(1, round(given.share * len(memory.frame_pts_s))), ask_film(film)
     asked = asked[: given.questions]
     for question in asked:

@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filmstrip_films import TEST_SEED, drawn_film, film_memory
 
 import longtake
 from longtake.core.types import Answer
-from longtake.media.filmstrip import Question, ask_film, build_film, is_right, level_spec, write_film
-from longtake.media.sampling import SamplingRule
+from longtake.eval.statistics import clustered_bootstrap
+from longtake.media.filmstrip import Question, ask_film, is_right
 from longtake.methods.compress.tome import ToMe
 from longtake.models.loaded import LoadedModel
 from longtake.models.prefix import PrefixStore
-
-TEST_SEED = 20_000_000
-CLIP_FRAMES = 4
 
 
 class Told(NamedTuple):
@@ -67,15 +63,9 @@ def main() -> None:
 
 def measure_film(model: LoadedModel, given: argparse.Namespace, number: int) -> list[Told]:
     """Write a film, ingest it, ask."""
-    overrides = {} if given.frames is None else {"num_frames": given.frames}
-    film = build_film(level_spec(given.level, given.first_seed + number, tuple(given.task.split(",")), **overrides))
+    film = drawn_film(given.level, given.first_seed + number, tuple(given.task.split(",")), given.frames)
     asked = ask_film(film)[: given.questions]
-    frames = film.spec.num_frames // CLIP_FRAMES * CLIP_FRAMES
-    rule = SamplingRule(fps=film.spec.fps, frame_multiple=CLIP_FRAMES, min_frames=CLIP_FRAMES)
-    budget = longtake.Budget(max_frames=frames, max_new_tokens=24)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_film(film, Path(folder) / "film.mp4", control="black" if given.blind else None)
-        memory = longtake.ingest(path, model, budget, rule=rule)
+    memory, budget = film_memory(film, model, is_black=given.blind), longtake.Budget(max_new_tokens=24)
     prefixes = PrefixStore()
     told = []
     for question in asked:
@@ -111,13 +101,10 @@ def share(values: list[bool]) -> float:
     return round(float(np.mean(values)), 4)
 
 
-def interval(told: list[Told], rounds: int = 2000) -> list[float]:
+def interval(told: list[Told]) -> list[float]:
     """Return a 95 % interval of the share that is right; films are drawn, since their questions hang together."""
-    films = sorted({one.film for one in told})
-    sums = np.array([sum(one.is_right for one in told if one.film == film) for film in films])
-    counts = np.array([sum(one.film == film for one in told) for film in films])
-    drawn = np.random.default_rng(0).integers(len(films), size=(rounds, len(films)))
-    return [round(float(v), 4) for v in np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), [0.025, 0.975])]
+    found = clustered_bootstrap([float(one.is_right) for one in told], [str(one.film) for one in told])
+    return [round(found.low, 4), round(found.high, 4)]
 
 
 if __name__ == "__main__":

@@ -11,28 +11,27 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filmstrip_films import TEST_SEED, drawn_film, film_memory
 
 import longtake
 from longtake.core.types import VideoMemory
 from longtake.eval.result import write_text
 from longtake.eval.statistics import interval, paired
-from longtake.media.filmstrip import Film, Question, ask_film, build_film, is_right, level_spec, write_film
-from longtake.media.sampling import SamplingRule
+from longtake.media.filmstrip import Question, ask_film, is_right
 from longtake.methods.compress.tome import ToMe
 from longtake.methods.reduce.lp_comp import LpComp
 from longtake.methods.reduce.progressive_drop import ProgressiveDrop
 from longtake.models.loaded import LoadedModel
 from longtake.train.film_bank import FilmBank, build_bank
-from longtake.train.film_clips import CLIP_FRAMES, ClipStream
+from longtake.train.film_clips import ClipStream
 from longtake.train.tiny_tuning import TuningRecipe, tune
 
-BANK_SEED, TEST_SEED = 1_000_000, 20_000_000
+BANK_SEED = 1_000_000
 ARMS: Mapping[str, Any] = {
     "none": LpComp(tokens_per_frame=4, schedule_kind="none"),
     "attention (heuristic)": ProgressiveDrop(kind="attention", layers=(1, 2), ratios=(1.0, 0.5, 0.25)),
@@ -88,13 +87,9 @@ def main() -> None:
 
 def test_film(loaded: LoadedModel, number: int, given: argparse.Namespace) -> Test:
     """Write a film, read it back, encode it; the tower is the same for all arms."""
-    film: Film = build_film(level_spec(given.level, TEST_SEED + number, tuple(given.task.split(","))))
-    rule = SamplingRule(fps=film.spec.fps, frame_multiple=CLIP_FRAMES, min_frames=CLIP_FRAMES)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_film(film, Path(folder) / "film.mp4")
-        memory = longtake.ingest(path, loaded, longtake.Budget(max_frames=film.spec.num_frames), rule=rule)
+    film = drawn_film(given.level, TEST_SEED + number, tuple(given.task.split(",")))
     asked = [question for question in ask_film(film) if question.kind == given.kind]
-    return Test(number, memory, asked[: given.questions])
+    return Test(number, film_memory(film, loaded), asked[: given.questions])
 
 
 def bank_of(loaded: LoadedModel, given: argparse.Namespace) -> FilmBank:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from longtake.cli.main import main
 from longtake.media.synthetic import write_clock_video
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -36,3 +39,17 @@ def run(tmp_path: Path) -> Run:
         )
 
     return call
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]):
+    """Return a function that runs a command and returns its JSON and exit code."""
+
+    def run(*arguments: str) -> tuple[Any, int]:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--json"])
+        code = ended.value.code
+        assert isinstance(code, int)
+        return json.loads(capsys.readouterr().out), code
+
+    return run

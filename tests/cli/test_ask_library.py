@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from longtake.cli.main import main
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]):
-    """Return a function that runs a command and returns its JSON and exit code."""
-
-    def run(*arguments: str) -> tuple[Any, int]:
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--json"])
-        code = ended.value.code
-        assert isinstance(code, int)
-        return json.loads(capsys.readouterr().out), code
-
-    return run
 
 
 def test_a_folder_of_memories_is_a_library(call, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,20 +17,6 @@ from longtake.core.errors import ConfigError
 from longtake.engine import doctor
 from longtake.methods.compress.tome import ToMe
 from longtake.methods.reduce.progressive_drop import ProgressiveDrop
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]):
-    """Return a function that runs a command and returns its JSON and exit code."""
-
-    def run(*arguments: str) -> tuple[Any, int]:
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--json"])
-        code = ended.value.code
-        assert isinstance(code, int)
-        return json.loads(capsys.readouterr().out), code
-
-    return run
 
 
 def test_the_reference_page_is_what_the_commands_say():

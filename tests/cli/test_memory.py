@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from longtake.cli.main import main
 from longtake.cli.models import model_options
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]):
-    """Return a function that runs a command and returns its JSON and exit code."""
-
-    def run(*arguments: str) -> tuple[Any, int]:
-        with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--json"])
-        code = ended.value.code
-        assert isinstance(code, int)
-        return json.loads(capsys.readouterr().out), code
-
-    return run
-
 
 MANY = ("--compress", "tome", "--set", "compress.tokens_per_frame=16")  # the bundled model's own is one a frame
 

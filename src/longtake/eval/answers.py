@@ -70,4 +70,4 @@ def overlap(first: tuple[float, float], second: tuple[float, float]) -> float:
 
 def choices_text(choices: Sequence[str]) -> str:
     """Write choices one a line: `(A) red`."""
-    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    return "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS[: len(choices)], choices, strict=True))

@@ -24,7 +24,7 @@ from longtake.ops.rope import rotate
 from longtake.train.film_bank import Asked, Composed, FilmBank, compose, training_questions, whole_film
 from longtake.train.film_clips import CLIP_FRAMES
 from longtake.train.packed_questions import PackedBatch, PackedText, Proofs, pack
-from longtake.train.tiny_vision import learning_rate_share
+from longtake.train.tiny_vision import learning_rate_share, small_adamw
 
 Report = Callable[[dict[str, float]], None]
 
@@ -336,10 +336,7 @@ def train_language(
     if is_new:
         match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
     parameters = [*model.projector.parameters(), *model.language.parameters()]
-    decayed = [p for p in parameters if p.dim() > 1]
-    plain = [p for p in parameters if p.dim() <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+    optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     model.train()
     for step in range(recipe.steps):
         share = learning_rate_share(step, recipe.warmup_steps, recipe.steps)

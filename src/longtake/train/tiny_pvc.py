@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from longtake.train.packed_questions import PackedText, pack
 from longtake.train.tiny_pvc_arms import TinyPvcRecipe
 from longtake.train.tiny_pvc_posters import Posters, PosterTexts
 from longtake.train.tiny_pvc_reader import PatchReader, PlaceReader, naming_loss, patch_letters, share_right
+from longtake.train.tiny_vision import small_adamw
 
 Report = Callable[[dict[str, float]], None]
 Loss = tuple[Float[Tensor, ""], float]
@@ -147,11 +147,7 @@ def train_arm(
     """Train a model in place; return what reads places from its tokens."""
     lessons = Lessons(model, texts, recipe)
     parameters = list(lessons.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() > 1]},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+    optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     model.train()
     for step in range(recipe.total_steps):
         chosen = posters.at(lessons.rng.integers(len(posters), size=recipe.batch).tolist())

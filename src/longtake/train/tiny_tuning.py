@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from longtake.train.objective import Objective
 from longtake.train.packed_questions import PackedText
 from longtake.train.packed_walk import PackedRow
 from longtake.train.tiny_language import Report, Texts
-from longtake.train.tiny_vision import learning_rate_share
+from longtake.train.tiny_vision import learning_rate_share, small_adamw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,11 +63,7 @@ def tune(
     """
     texts, objective = Texts(tokenizer), Objective(model)
     parameters = [*model.projector.parameters(), *model.language.parameters()]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() > 1]},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98))
+    optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     model.train()
     for step in range(recipe.steps):
         for group in optimizer.param_groups:

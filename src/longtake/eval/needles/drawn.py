@@ -120,7 +120,7 @@ class SingleNeedle(DrawnNeedles):
         """
         film = build_film(self._spec(number, length, tasks=("N1",), num_cards=max(2, len(self.depths))))
         cards = []
-        for card, depth in zip(film.cards, self.depths, strict=False):
+        for card, depth in zip(film.cards[: len(self.depths)], self.depths, strict=True):
             shown = card.stop - card.start
             start = round(depth * (length - shown))
             cards.append(dataclasses.replace(card, start=start, stop=start + shown))
