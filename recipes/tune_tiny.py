@@ -1,9 +1,9 @@
 """XComp's ablation on the tiny model, training-free and tuned: `python recipes/tune_tiny.py CHECKPOINT OUT`.
 
 Every arm drops the tokens of a film in another way between the layers, from 4 a frame down to 1 (the arm `none` drops
-none). Tuned arms start from CHECKPOINT and learn the same films in the same order for as many steps; all arms are asked
-the same questions about the same mp4 files of the test split. Prints JSON, writes it to OUT/tuning-….json;
-docs/tiny.md has the table. Arms that are in OUT already are not tuned again.
+none). Tuned arms start from CHECKPOINT and learn, once for each of --seeds, the same films in the same order for as
+many steps; all arms are asked the same questions about the same mp4 files of the test split. Prints JSON, writes it to
+OUT/tuning-….json; docs/tiny.md has the table. Arms that are in OUT already are not tuned again.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="of the films that are learned, and their order"
+    )
     parser.add_argument("--bank-films", type=int, default=300)
     parser.add_argument("--bank", type=Path, help="a bank saved before")
     parser.add_argument("--level", default="L1")
@@ -75,12 +78,15 @@ def main() -> None:
     for name in given.arms:
         loaded.model.load_state_dict(original)
         rights[f"{name} | free"] = ask_all(loaded, ARMS[name], tests)
-        tuned(loaded, bank, name, given)
-        rights[f"{name} | tuned"] = ask_all(loaded, ARMS[name], tests)
+        rights[f"{name} | tuned"] = []
+        for seed in given.seeds:
+            loaded.model.load_state_dict(original)
+            tuned(loaded, bank, name, seed, given)
+            rights[f"{name} | tuned"] += ask_all(loaded, ARMS[name], tests)
         logging.info("%s", {key: sum(values) / len(values) for key, values in rights.items()})
     groups = [str(test.film) for test in tests for _ in test.questions]
     found = {name: figures(values, rights, name, groups) for name, values in rights.items()}
-    text = json.dumps({"arms": found, "rights": rights, "films": groups}, indent=1)
+    text = json.dumps({"arms": found, "seeds": given.seeds, "rights": rights, "films": groups}, indent=1)
     write_text(given.out / f"tuning-{given.level}-{given.kind.replace(' ', '-')}.json", text)
     print(json.dumps(found, indent=1))
 
@@ -100,14 +106,14 @@ def bank_of(loaded: LoadedModel, given: argparse.Namespace) -> FilmBank:
     return build_bank(loaded.model.vision, clips, given.bank_films, (4,), lambda *_: None)
 
 
-def tuned(loaded: LoadedModel, bank: FilmBank, name: str, given: argparse.Namespace) -> None:
-    """Tune the model for an arm, or take what was tuned before."""
-    path = given.out / f"{name.replace(', ', '-').replace(' ', '-')}.pt"
+def tuned(loaded: LoadedModel, bank: FilmBank, name: str, seed: int, given: argparse.Namespace) -> None:
+    """Tune the model for an arm with a seed, or take what was tuned before."""
+    path = given.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.pt"
     loaded.model.reducer = ARMS[name]
     if path.exists():
         loaded.model.load_state_dict(torch.load(path))
         return
-    recipe = TuningRecipe(steps=given.steps)
+    recipe = TuningRecipe(steps=given.steps, seed=seed)
     tune(loaded.model, bank, loaded.tokenizer, recipe, lambda values: logging.info("%s %s", name, values))
     torch.save(loaded.model.state_dict(), path)
 
@@ -123,10 +129,16 @@ def ask_all(loaded: LoadedModel, reducer: Any, tests: list[Test]) -> list[bool]:
     ]
 
 
-def figures(values: list[bool], rights: Mapping[str, list[bool]], name: str, groups: list[str]) -> dict[str, Any]:
-    """Return an arm's share with its interval over films, and how it stands against no reduction, tuned alike."""
+def figures(values: list[bool], rights: Mapping[str, list[bool]], name: str, films: list[str]) -> dict[str, Any]:
+    """Return an arm's share with its interval over films, that of each seed, and how it stands against none alike.
+
+    A film under all seeds is one group: what further seeds would give is not in the interval.
+    """
+    groups = films * (len(values) // len(films))
     own, bounds = [float(value) for value in values], interval([float(value) for value in values], groups)
+    seeds = [sum(part) / len(films) for part in (own[at : at + len(films)] for at in range(0, len(own), len(films)))]
     found: dict[str, Any] = {"right": sum(own) / len(own), "n": len(own), "interval": [bounds.low, bounds.high]}
+    found["seeds"] = seeds
     other = f"none | {name.rpartition(' | ')[2]}"
     if name != other and other in rights:
         test = paired(own, [float(value) for value in rights[other]], groups)

@@ -24,6 +24,7 @@ from longtake.ops.rope import rotate
 from longtake.train.film_bank import Asked, Composed, FilmBank, compose, training_questions, whole_film
 from longtake.train.film_clips import CLIP_FRAMES
 from longtake.train.packed_questions import PackedBatch, PackedText, Proofs, pack
+from longtake.train.placing import Placing
 from longtake.train.tiny_vision import learning_rate_share, small_adamw
 
 Report = Callable[[dict[str, float]], None]
@@ -45,7 +46,8 @@ class LanguageRecipe(StrictConfig):
     grow. mentioning_layers: layers that are taught to look, from a word that names a thing, at the clips that show
     it. looking_layers: layers (the last one last) that are taught to look at the clips that prove the answer; the
     evidence of an answer is read from there. naming_weight: of the loss that has the word table name what each
-    visual token shows. seed: of all that is drawn.
+    visual token shows. placing_weight: of the loss that has tokens tell their order in time (`train.placing`). seed: of
+    all that is drawn.
     """
 
     steps: int = 2500
@@ -84,6 +86,7 @@ class LanguageRecipe(StrictConfig):
     looking_layers: tuple[int, ...] = (2, 3)
     looking_weight: float = 0.25
     naming_weight: float = 0.5
+    placing_weight: float = 0.0
     report_every: int = 50
     seed: int = 0
 
@@ -242,6 +245,8 @@ class Lesson:
     first_right: float
     looked_right: float
     num_answers: int
+    placing: Tensor | None = None
+    placed_right: float = math.nan
 
 
 def lesson(
@@ -249,6 +254,7 @@ def lesson(
     batch: PackedBatch,
     looking_layers: Sequence[int] = (),
     mentioning_layers: Sequence[int] = (),
+    placing: Placing | None = None,
 ) -> Lesson:
     """Read a batch.
 
@@ -273,7 +279,9 @@ def lesson(
     missed = [-share.clamp(min=1e-6).log().sum() / max(1, len(share)) for share in looked]
     looking = torch.stack(missed).sum() if missed else right * 0
     last = float(looked[-1].detach().mean()) if looked else math.nan
-    return Lesson(F.cross_entropy(logits, wanted), looking, float(right), last, int(first.sum()))
+    placed, placed_right = placing(states.hidden_states, batch.mentions) if placing else (None, math.nan)
+    answer = F.cross_entropy(logits, wanted)
+    return Lesson(answer, looking, float(right), last, int(first.sum()), placed, placed_right)
 
 
 def _looked_right(
@@ -335,7 +343,9 @@ def train_language(
     texts = Texts(tokenizer)
     if is_new:
         match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
+    placing = Placing(model.config.hidden_size, 1, recipe.mentioning_layers[-1] + 1) if recipe.placing_weight else None
     parameters = [*model.projector.parameters(), *model.language.parameters()]
+    parameters += placing.parameters() if placing else ()
     optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
     model.train()
     for step in range(recipe.steps):
@@ -343,8 +353,10 @@ def train_language(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
         batch, named = make_batch(model, bank, texts, recipe, step)
-        taught = lesson(model, batch, recipe.looking_layers, recipe.mentioning_layers)
+        taught = lesson(model, batch, recipe.looking_layers, recipe.mentioning_layers, placing)
         loss = taught.answer + recipe.looking_weight * taught.looking + recipe.naming_weight * named
+        if taught.placing is not None:
+            loss = loss + recipe.placing_weight * taught.placing
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -358,6 +370,7 @@ def train_language(
                     "looked_right": taught.looked_right,
                     "answers": taught.num_answers,
                     "naming": float(named.detach()),
+                    "placed_right": taught.placed_right,
                 }
             )
             if on_report is not None:
