@@ -156,13 +156,9 @@ class Namespace:
             sha256=incoming.sha256,
         )
         folder = self.folder / "files" / stored.id
-        folder.mkdir()
-        try:
+        with whole_folder(folder):
             os.link(incoming.path, folder / "data")
             write_json(folder / "file.json", stored.to_dict())
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
         return stored
 
     def file(self, name: str) -> StoredFile:
@@ -198,17 +194,13 @@ class Namespace:
             folder = self.folder / "videos" / video_id
             if (folder / "video.json").exists():
                 return self.video(video_id)
-            folder.mkdir(exist_ok=True)
-            try:
+            with whole_folder(folder):
                 (folder / "source").unlink(missing_ok=True)
                 os.link(source, folder / "source")
                 made = StoredVideo(
                     id=video_id, name=clean_name(name), bytes=size, created_at=int(time.time()), wish=dict(wish)
                 )
                 self.save_video(made)
-            except OSError:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
             return made
 
     def video(self, name: str) -> StoredVideo:
@@ -298,6 +290,17 @@ def _remove_left(path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if time.time() - path.stat().st_mtime > LEFT_AFTER_S:
             path.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[None]:
+    """Make a folder, and take it away again if what is put into it does not come through, as with a full disk."""
+    path.mkdir(exist_ok=True)
+    try:
+        yield
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def clean_name(name: str) -> str:
