@@ -133,6 +133,32 @@ REFINE: tuple[dict[str, Any], ...] = (  # each goes on from the one before with 
             ("AB", 0.01),
         ),
     },
+    {
+        "steps": 480,
+        "learning_rate": 8e-4,
+        "warmup_steps": 20,
+        "first_steps": 0,
+        "short_steps": 60,
+        "growth_steps": 120,
+        "whole_share": 0.25,
+        "chain_share": 0.45,
+        "placing_weight": 0.3,
+        "rough_share": 0.5,
+        "most_clips": 512,
+        "most_tokens": 2048,
+        "first_mix": (("N1", 0.1), ("NH trace", 0.3), ("NH pointer", 0.1), ("OR", 0.5)),
+        "mix": (
+            ("N1", 0.25),
+            ("NH pointer", 0.09),
+            ("NH trace", 0.3),
+            ("NH", 0.01),
+            ("OR", 0.18),
+            ("OR first", 0.04),
+            ("CO", 0.07),
+            ("MO", 0.05),
+            ("AB", 0.01),
+        ),
+    },
 )
 BANK_SEED = 1_000_000  # films that the tower has not been trained on, in the training split all the same
 NUM_BANK_FILMS = 300

@@ -12,9 +12,19 @@ from longtake.core.errors import ConfigError
 from longtake.core.protocols import Compressed
 from longtake.core.reduction import Reduction
 from longtake.media.filmstrip.attributes import COLOURS, LETTERS, SHAPES, split_of
+from longtake.media.filmstrip.phrases import PHRASES
 from longtake.models.tiny import build_random, small_config, word_tokenizer
 from longtake.nn.vision.umt import UmtConfig, UmtTower
-from longtake.train.film_bank import Composed, FilmBank, build_bank, compose, training_questions, whole_film
+from longtake.train.film_bank import (
+    TRAINING_WORDS,
+    Composed,
+    FilmBank,
+    build_bank,
+    compose,
+    roughen,
+    training_questions,
+    whole_film,
+)
 from longtake.train.film_clips import CLASSES, NUM_CARD_CLASSES, ClipStream
 from longtake.train.tiny_language import LanguageRecipe, compose_films, match_by_content, train_language
 from longtake.train.tiny_vision import VisionRecipe, card_means, learning_rate_share, token_labels, train_vision
@@ -122,6 +132,17 @@ def test_questions_about_composed_films_are_answered_by_what_they_show(bank: Fil
         else:
             assert answer in (cards[named[0]].letter, str(cards[named[0]].points_to))
             assert any(bank.cards[card] is cards[named[0]] for card in shown)
+
+
+def test_rough_questions_keep_what_they_ask_about_and_no_word_of_the_wording_kept_for_the_test() -> None:
+    rng = np.random.default_rng(0)
+    for wordings in PHRASES.values():
+        rough = [roughen(wordings[0], rng) for _ in range(40)]
+        gaps = [word for word in wordings[0].split() if "{" in word]
+        assert all(gap in text for text in rough for gap in gaps)
+        assert len(set(rough)) > 10
+        assert {word for text in rough for word in text.split()} <= {*TRAINING_WORDS, *wordings[0].split()}
+    assert "First" not in TRAINING_WORDS  # only the wording kept for the test begins so
 
 
 def test_a_tower_learns_from_merged_tokens() -> None:

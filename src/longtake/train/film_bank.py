@@ -210,11 +210,17 @@ class Asked(NamedTuple):
 
 
 def training_questions(
-    bank: FilmBank, film: Composed, rng: np.random.Generator, count: int, mix: Mapping[str, float]
+    bank: FilmBank,
+    film: Composed,
+    rng: np.random.Generator,
+    count: int,
+    mix: Mapping[str, float],
+    rough_share: float = 0.0,
 ) -> list[Asked]:
     """Ask `count` questions of a composed film.
 
     mix: share of each kind of question (keys of PHRASES). A kind that the film cannot be asked gives no question.
+    rough_share: of questions worded roughly (`roughen`).
     """
     names, weights = list(mix), np.array(list(mix.values()))
     asked = []
@@ -222,10 +228,34 @@ def training_questions(
         found = _MAKERS[str(kind)](bank, film, rng)
         if found is not None:
             wording = int(rng.integers(NUM_TRAINING_WORDINGS))
-            text = PHRASES["N1" if kind == "AB" else str(kind)][wording].format(**found.values)
+            phrase = PHRASES["N1" if kind == "AB" else str(kind)][wording]
+            if rough_share and rng.random() < rough_share:
+                phrase = roughen(phrase, rng)
+            text = phrase.format(**found.values)
             mentions = {name: _clips_where(film, shows) for name, shows in found.mentions.items()}
             asked.append(Asked(text, found.answer, _clips_where(film, found.proves), mentions))
     return asked
+
+
+TRAINING_WORDS = sorted(
+    {word for ways in PHRASES.values() for way in ways[:-1] for word in way.split() if "{" not in word}
+)
+ROUGH_WORDS = 0.3
+
+
+def roughen(phrase: str, rng: np.random.Generator) -> str:
+    """Leave out some words of a phrase, and put others in the place of some; what fills its gaps stays.
+
+    A model that was asked in three wordings alone takes a fourth for whichever begins alike.
+    """
+    words = []
+    for word in phrase.split():
+        dice = rng.random()
+        if "{" in word or dice >= ROUGH_WORDS:
+            words.append(word)
+        elif dice < ROUGH_WORDS / 2:
+            words.append(TRAINING_WORDS[int(rng.integers(len(TRAINING_WORDS)))])
+    return " ".join(words) or phrase
 
 
 _Test = Callable[[int], bool]

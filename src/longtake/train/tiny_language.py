@@ -46,8 +46,8 @@ class LanguageRecipe(StrictConfig):
     grow. mentioning_layers: layers that are taught to look, from a word that names a thing, at the clips that show
     it. looking_layers: layers (the last one last) that are taught to look at the clips that prove the answer; the
     evidence of an answer is read from there. naming_weight: of the loss that has the word table name what each
-    visual token shows. placing_weight: of the loss that has tokens tell their order in time (`train.placing`). seed: of
-    all that is drawn.
+    visual token shows. placing_weight: of the loss that has tokens tell their order in time (`train.placing`).
+    rough_share: of questions in which words are missing or wrong. seed: of all that is drawn.
     """
 
     steps: int = 2500
@@ -87,6 +87,7 @@ class LanguageRecipe(StrictConfig):
     looking_weight: float = 0.25
     naming_weight: float = 0.5
     placing_weight: float = 0.0
+    rough_share: float = 0.0
     report_every: int = 50
     seed: int = 0
 
@@ -197,7 +198,8 @@ def make_batch(
     mix = dict(recipe.first_mix if step < recipe.short_steps else recipe.mix)
     packed = []
     for film in films:
-        asked = training_questions(bank, film, rng, _questions_of(recipe, len(film.clips)), mix)
+        count = _questions_of(recipe, len(film.clips))
+        asked = training_questions(bank, film, rng, count, mix, recipe.rough_share)
         packed.append(texts.packed(len(film.clips) * CLIP_FRAMES, asked, budget * CLIP_FRAMES))
     clips = [model.projector(bank.tokens[budget][film.clips]) for film in films]  # [K, M, D] each
     named = naming(model, torch.cat(clips), [_things(bank, film, clip) for film in films for clip in film.clips], texts)
