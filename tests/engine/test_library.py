@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.memory.conftest import CLIPS, FRAMES
+from tests.memory.conftest import header as any_header
+from tests.memory.conftest import key as any_key
 
 from longtake.core.budget import Budget
 from longtake.core.errors import BudgetError, ConfigError, MemoryFormatError, MissingExtraError, PromptError
@@ -19,7 +22,7 @@ from longtake.engine.ask import ask
 from longtake.engine.library import Library
 from longtake.engine.remember import recall
 from longtake.engine.select import selector_of
-from longtake.memory.key import MemoryHeader, MemoryKey
+from longtake.memory.key import MemoryHeader
 from longtake.memory.reader import StoredMemory
 from longtake.memory.segment import pack_segment
 from longtake.memory.writer import MemoryWriter
@@ -27,40 +30,14 @@ from longtake.models.loaded import LoadedModel
 from longtake.models.naming import question_vector, token_vectors
 from longtake.models.tiny import tiny_model
 
-CLIPS, FRAMES, TOKENS, SEGMENTS = 2, 4, 8, 4
+TOKENS, SEGMENTS = 8, 4
 QUESTION = "Where is the red circle?"
 SHORT = Budget(max_new_tokens=3)
 
 
 def header(loaded: LoadedModel, content: str, source: str, **changes: object) -> MemoryHeader:
-    fields: dict[str, object] = {
-        "content": content,
-        "model": loaded.fingerprint,
-        "compressor": "t" * 64,
-        "sampling": "s" * 64,
-        "max_frames": 64,
-        "max_tiles": None,
-        "start_s": None,
-        "end_s": None,
-        "frames_per_clip": FRAMES,
-        "clips_per_segment": CLIPS,
-        "store": "float32",
-        "decoder": "pyav",
-        "device": "cpu",
-        "longtake": "0.1",
-    }
-    return MemoryHeader(
-        key=MemoryKey.from_dict(fields | changes).to_dict(),
-        source=source,
-        width=64,
-        num_frames=0,
-        duration_s=0.0,
-        aspect=1.0,
-        settings={"kind": "video"},
-        dtype="float32",
-        made_at="",
-        made_with="--model tiny",
-    )
+    key = any_key(**{"content": content, "model": loaded.fingerprint} | changes)
+    return dataclasses.replace(any_header(0), key=key.to_dict(), source=source, width=64, made_with="--model tiny")
 
 
 def write(
