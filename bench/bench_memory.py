@@ -14,25 +14,29 @@ import numpy as np
 import psutil
 import torch
 
+from bench.bench_scoring import DEPTH, SHAPE
 from bench.pairs import paired, row, seconds
 from longtake.core.budget import Budget
 from longtake.core.types import VisualTokens
 from longtake.engine.ask import ask
 from longtake.engine.remember import DEFAULT_FRAMES, Wish, recall, remember
+from longtake.engine.select import keep_keys, relevance
 from longtake.engine.watch import ROOM_TO_GROW
 from longtake.media.synthetic import draw_clock, write_clock_video
 from longtake.memory.demote import demote
 from longtake.memory.format import BLOCK_BYTES, filled
 from longtake.memory.key import MemoryHeader, MemoryKey
+from longtake.memory.keys import keys_path
 from longtake.memory.quantize import Store
 from longtake.memory.reader import StoredMemory
 from longtake.memory.segment import pack_segment, thumbnail
 from longtake.memory.writer import MemoryWriter
 from longtake.methods.compress.tome import ToMe
+from longtake.methods.select.qc_comp import XCOMP_CLEAN
 from longtake.models.loaded import LoadedModel
 from longtake.models.prefix import PrefixStore
 from longtake.models.presets import preset
-from longtake.models.tiny import tiny_model
+from longtake.models.tiny import build_random, tiny_config, tiny_model
 
 QUESTIONS = ("What happens in the video?", "What comes after that?")
 ONE_WORD = Budget(max_new_tokens=1)
@@ -98,6 +102,43 @@ def questions(folder: Path, duration_s: int, short_s: int) -> list[dict]:
             "n": len(opened),
         },
     ]
+
+
+def first_question(folder: Path, num_frames: int) -> list[dict]:
+    """Open a memory as a new process does and score a question, with keys beside it and without.
+
+    The language model has 7 layers of width 128, as in `bench_scoring`; 16 tokens a frame, which were drawn at random.
+    """
+    model = build_random(tiny_config(num_hidden_layers=DEPTH, **SHAPE))
+    loaded = LoadedModel(model, tiny_model().tokenizer, model.config, "f" * 64)
+    plain, kept = (stored_tokens(folder / f"{name}.ltm", loaded, num_frames) for name in ("plain", "kept"))
+    made_s = seconds(lambda: keep_keys(recall(kept, loaded), loaded, XCOMP_CLEAN))
+
+    def scores(path: Path) -> torch.Tensor:
+        return relevance(recall(path, loaded), QUESTIONS[0], loaded, XCOMP_CLEAN)
+
+    assert torch.equal(scores(plain), scores(kept)), "keys from the disk give other scores"
+    without_s, with_s, ratios = paired(lambda: scores(plain), lambda: scores(kept), 5)
+    keys_mb = keys_path(kept).stat().st_size / 1e6
+    what = f"first question of a new process about {num_frames} frames, {keys_mb:.0f} MB of keys"
+    return [row(f"{what} (made in {made_s:.1f} s) against none", without_s, with_s, ratios, 5)]
+
+
+def stored_tokens(path: Path, loaded: LoadedModel, num_frames: int) -> Path:
+    """Write a memory of random tokens that a model takes for its own."""
+    width, per_clip = loaded.model.lm_head.in_features, 16 * FRAMES_PER_CLIP
+    header = synthetic_header(width, num_frames, "float32")
+    key = dataclasses.replace(header.identity, model=loaded.fingerprint)
+    generator = torch.Generator().manual_seed(0)
+    with MemoryWriter(path, dataclasses.replace(header, key=key.to_dict(), dtype="float32")) as writer:
+        for start in range(0, num_frames, CLIPS_PER_SEGMENT * FRAMES_PER_CLIP):
+            features = torch.randn(CLIPS_PER_SEGMENT * per_clip, width, generator=generator)
+            weight = torch.ones(len(features), FRAMES_PER_CLIP, dtype=torch.int64)
+            tokens = VisualTokens(features, weight, torch.arange(CLIPS_PER_SEGMENT).repeat_interleave(per_clip))
+            times = np.arange(CLIPS_PER_SEGMENT * FRAMES_PER_CLIP, dtype=np.float64).reshape(-1, FRAMES_PER_CLIP)
+            writer.append(pack_segment(tokens, times + start, b"", "float32"))
+        writer.finish(float(num_frames))
+    return path
 
 
 def arithmetic_bytes(num_frames: int, tokens_per_frame: int, width: int, picture_bytes: int) -> float:
@@ -224,4 +265,5 @@ def run(quick: bool) -> list[dict]:
         folder = Path(name)
         sizes = [size_of_an_hour(folder, count, num_frames, target) for count, target in ((16, 90.0), (1, 10.0))]
         day = a_day(folder, 1 if quick else 24)
-        return [*questions(folder, 120 if quick else HOUR_S, 60 if quick else 600), *sizes, *day]
+        asked = questions(folder, 120 if quick else HOUR_S, 60 if quick else 600)
+        return [*asked, *first_question(folder, 256 if quick else 576), *sizes, *day]

@@ -1,8 +1,9 @@
 """Load on a server: are answers those of their own video, how long do they take, what does writing together bring?
 
 `python -m bench.load_serve --seconds 300`: first every question is asked alone, which gives the answers to compare
-with. Then each way of serving runs for the same time at 1, 4, 16 and 32 clients in turn, and the last one with 32
-clients for `--seconds`. Ways: answers' tokens in turn, one a forward; together; together with one token a frame.
+with. Then, at 1, 4, 16 and 32 clients, the ways of serving take turns for `--rounds`, each for `--short` seconds; the
+ratio of answers a second to those of the way `together` is told, and its range. At last 32 clients ask for `--seconds`.
+Ways: answers' tokens in turn, one a forward; together; together with one token a frame.
 
 The model is the tiny one of random weights: the texts mean nothing. They are drawn with a seed of the question, so that
 they depend on the video more than the best token does; the first line says how many differ. Larger
@@ -35,7 +36,7 @@ from longtake.serve.settings import Limits, ServeSettings
 CLIENTS = (1, 4, 16, 32)
 WAYS = {"in turn": (1, None), "together": (32, None), "together, 1 token a frame": (32, 1.0)}
 NUM_FILMS, NUM_QUESTIONS = 6, 4
-NUM_FRAMES, NUM_TOKENS = 32, 24
+NUM_FRAMES, NUM_TOKENS = 64, 24
 
 Key = tuple[int, int, float | None]
 
@@ -101,7 +102,9 @@ class Load:
         return "wrong" if text in others else "other"
 
 
-async def measure(service: Service, address: str, films: list[Path], short_s: float, long_s: float) -> None:
+async def measure(
+    service: Service, address: str, films: list[Path], short_s: float, long_s: float, rounds: int
+) -> None:
     """Run all ways and print what they give; every answer of another video ends the run."""
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(base_url=address, timeout=600, trust_env=False, limits=limits) as http:
@@ -109,18 +112,32 @@ async def measure(service: Service, address: str, films: list[Path], short_s: fl
         await load.ask_alone()
         distinct = len(set(load.alone.values()))
         print(f"{len(load.alone)} questions asked alone, {distinct} distinct answers")
-        rows = [(name, clients, short_s) for name in WAYS for clients in CLIENTS]
-        rows.append(("together, 1 token a frame", 32, long_s / 2))
-        rows.append(("together", 32, long_s / 2))
-        for name, clients, seconds in rows:
-            service.answers.max_together = WAYS[name][0]
-            rss = psutil.Process().memory_info().rss
-            found = await load.run(clients, seconds, WAYS[name][1])
-            found |= {"way": name, "seconds": seconds}
-            found["rss_mb"] = (psutil.Process().memory_info().rss - rss) / 1e6
-            print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()}), flush=True)
-            assert found["wrong"] == 0, "an answer of another video"
-            assert found["lost"] == 0, "a question without an answer"
+        for clients in CLIENTS:
+            rates: dict[str, list[float]] = {name: [] for name in WAYS}
+            for _ in range(rounds):
+                for name in WAYS:
+                    rates[name].append((await measure_way(service, load, name, clients, short_s))["answers_s"])
+            for name in WAYS:
+                ratios = sorted(own / base for own, base in zip(rates[name], rates["together"], strict=True))
+                told = {"clients": clients, "way": name, "rounds": rounds, "to_together": ratios[rounds // 2]}
+                print(json.dumps(told | {"range": [ratios[0], ratios[-1]]}), flush=True)
+        for name in ("together, 1 token a frame", "together"):
+            await measure_way(service, load, name, CLIENTS[-1], long_s / 2)
+
+
+async def measure_way(service: Service, load: Load, name: str, clients: int, seconds: float) -> dict[str, Any]:
+    """Load the server in one way and print what it gives.
+
+    Raises: AssertionError if an answer is that of another video, or missing.
+    """
+    service.answers.max_together = WAYS[name][0]
+    rss = psutil.Process().memory_info().rss
+    found = await load.run(clients, seconds, WAYS[name][1])
+    found |= {"way": name, "seconds": seconds, "rss_mb": (psutil.Process().memory_info().rss - rss) / 1e6}
+    print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()}), flush=True)
+    assert found["wrong"] == 0, "an answer of another video"
+    assert found["lost"] == 0, "a question without an answer"
+    return found
 
 
 async def ingest(http: httpx.AsyncClient, film: Path) -> str:
@@ -138,7 +155,8 @@ def main() -> None:
     """Start a server and load it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300.0, help="with 32 clients, at the end")
-    parser.add_argument("--short", type=float, default=5.0, help="seconds of each row before it")
+    parser.add_argument("--short", type=float, default=5.0, help="seconds of each way in each round before it")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         films = [
@@ -155,7 +173,7 @@ def main() -> None:
             while not server.started:
                 time.sleep(0.05)
             address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            asyncio.run(measure(service, address, films, options.short, options.seconds))
+            asyncio.run(measure(service, address, films, options.short, options.seconds, options.rounds))
         finally:
             server.should_exit = True
             thread.join()

@@ -76,6 +76,56 @@ def test_watch_remembers_a_film_until_it_does_not_grow_any_more(call, film: Path
     assert call("watch", str(film), "-o", str(tmp_path / "live.txt"))[1] == 2
 
 
+QC = ("--select", "qc-comp", "--frames-kept", "8", "--set", "select.window=2", "--set", "select.stride=1")
+
+
+def test_keys_are_kept_beside_a_memory_told_verified_and_removed(call, stored: Path):
+    keys = stored.with_name(f"{stored.stem}.keys.ltk")
+    plain, _ = call("ask", str(stored), "What?", "--max-new-tokens", "2", *MANY, *QC)
+    kept, code = call("ask", str(stored), "What?", "--max-new-tokens", "2", "--keep-keys", *MANY, *QC)
+    assert code == 0 and keys.exists()
+    found, _ = call("ask", str(stored), "What?", "--max-new-tokens", "2", *MANY, *QC)
+    for answer in (kept, found):
+        assert (answer["answer"], answer["evidence"]) == (plain["answer"], plain["evidence"])
+    row = call("memory", "info", str(stored))[0]["memories"][0]["keys"]
+    assert (row["path"], row["bytes"], row["is_current"]) == (str(keys), keys.stat().st_size, True)
+    whole = keys.read_bytes()
+    keys.write_bytes(whole[: len(whole) // 2] + b"x" + whole[len(whole) // 2 + 1 :])
+    assert call("memory", "verify", str(stored))[1] == 7
+    assert call("memory", "prune", str(stored), "--keys", "none")[1] == 0
+    assert not keys.exists() and stored.exists() and call("memory", "verify", str(stored))[1] == 0
+
+
+def test_ingest_keeps_keys_where_it_is_asked_to_and_prune_takes_them_away(call, film: Path, tmp_path: Path):
+    found, code = call("ingest", str(film), "-o", str(tmp_path), "--max-frames", "16", "--keys")
+    path = Path(found["memories"][0]["path"])
+    assert code == 0 and path.with_name(f"{path.stem}.keys.ltk").exists()
+    answer, _ = call("ask", str(path), "What?", "--max-new-tokens", "1", "--select", "qc-comp", "--frames-kept", "8")
+    assert not any("read anew" in note for note in answer["ledger"]["notes"])
+    assert call("memory", "prune", str(path), "--store", "int8")[1] == 0
+    assert not list(tmp_path.glob("*.ltk"))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["ask", "film.ltm", "What?", "--keep-keys"], "and no --select"),
+        (["ask", "film.mp4", "What?", "--keep-keys", *QC], "expected one memory"),
+        (["memory", "info", "x.ltm", "--keys", "none"], "use prune"),
+        (["memory", "prune", "x.ltm", "--keys", "all"], "expected none"),
+        (["ingest", "a.mp4", "--keys", "--ray"], "--keys arrived with --ray"),
+    ],
+)
+def test_wishes_for_keys_that_make_no_sense_are_refused(call, arguments: list[str], message: str):
+    found, code = call(*arguments)
+    assert code == 2 and message in found["error"]["message"]
+
+
+def test_a_camera_that_is_not_there_is_said_to_be(call, tmp_path: Path):
+    found, code = call("watch", "camera:/dev/video987", "-o", str(tmp_path / "live.ltm"))
+    assert code == 3 and "camera:/dev/video987 cannot be recorded" in found["error"]["message"]
+
+
 def test_a_damaged_memory_ends_with_its_own_code(call, stored: Path):
     broken = bytearray(stored.read_bytes())
     broken[len(broken) // 2] ^= 1

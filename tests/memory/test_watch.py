@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from longtake.core.budget import Budget
-from longtake.core.errors import ConfigError, VideoError
+from longtake.core.errors import BudgetError, ConfigError, VideoError
 from longtake.engine.ask import ask
 from longtake.engine.remember import recall
 from longtake.engine.watch import Watching, watch
@@ -21,6 +23,7 @@ from longtake.memory.writer import MemoryWriter
 from longtake.models.loaded import LoadedModel
 from longtake.models.tiny import tiny_model
 from longtake.models.tiny_pvc import tiny_pvc
+from tests.media.stream_server import serving
 
 HOW = Watching(fps=1, clips_per_segment=2, poll_s=1, quiet_s=2)
 
@@ -144,8 +147,10 @@ def test_a_recording_that_goes_away_is_said_to(recording: bytes, loaded: LoadedM
 def test_what_cannot_be_watched_is_refused(recording: bytes, loaded: LoadedModel, tmp_path: Path):
     path = tmp_path / "live.ts"
     path.write_bytes(recording)
-    with pytest.raises(ConfigError, match="ffmpeg -i ADDRESS"):
-        watch("rtsp://camera/1", loaded, tmp_path / "live.ltm", HOW)
+    with pytest.raises(ConfigError, match="of kind ftp"):
+        watch("ftp://camera/1", loaded, tmp_path / "live.ltm", HOW)
+    with pytest.raises(VideoError, match="No such file"):
+        watch("camera:/dev/video987", loaded, tmp_path / "live.ltm", HOW, wait=pause)
     with pytest.raises(ConfigError, match="in the light of those before"):
         watch(path, tiny_pvc(), tmp_path / "live.ltm", HOW)
     with pytest.raises(ConfigError, match="positive fps"):
@@ -153,3 +158,67 @@ def test_what_cannot_be_watched_is_refused(recording: bytes, loaded: LoadedModel
     path.write_bytes(b"no video" * 1000)
     with pytest.raises(VideoError):
         watch(path, loaded, tmp_path / "live.ltm", HOW, wait=lambda _: None)
+
+
+def pause(_: float) -> None:
+    """Wait as long as a recorder in a process of its own needs to come on."""
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize("num_cuts", [0, 1])
+def test_the_memory_of_a_stream_is_that_of_the_file(
+    num_cuts: int, recording: bytes, loaded: LoadedModel, tmp_path: Path
+):
+    (tmp_path / "film.ts").write_bytes(recording)
+    whole = watch(tmp_path / "film.ts", loaded, tmp_path / "once.ltm", HOW, wait=lambda _: None)
+    seen: list[int] = []
+    with serving(tmp_path, num_cuts=num_cuts) as server:
+        how = dataclasses.replace(HOW, piece_s=5, quiet_s=20)
+        live = watch(
+            server.address("film.ts"),
+            loaded,
+            tmp_path / "live.ltm",
+            how,
+            wait=pause,
+            on_segment=lambda stored: seen.append(stored.num_segments),
+        )
+    with StoredMemory(live) as one, StoredMemory(whole) as other:
+        one.verify()
+        assert one.closing()["duration_s"] == other.closing()["duration_s"]
+        for ours, theirs in zip(one.segments(), other.segments(), strict=True):
+            assert torch.equal(ours.tokens.features, theirs.tokens.features)
+            assert torch.equal(ours.tokens.frame_weight, theirs.tokens.frame_weight)
+            assert np.array_equal(ours.frame_pts_s, theirs.frame_pts_s) and ours.thumbnail == theirs.thumbnail
+    assert not (tmp_path / "live.recording").exists()
+    assert ask(live, "What happens?", loaded, Budget(max_new_tokens=1)).text is not None
+
+
+def test_a_stream_is_gone_on_with_and_its_recording_stays_small(recording: bytes, loaded: LoadedModel, tmp_path: Path):
+    (tmp_path / "film.ts").write_bytes(recording)
+    target, folder, sizes = tmp_path / "live.ltm", tmp_path / "live.recording", []
+    how = dataclasses.replace(HOW, piece_s=2, quiet_s=20, max_bytes=len(recording) * 2)
+
+    def stop(_: StoredMemory) -> None:
+        sizes.append(sum(path.stat().st_size for path in (*folder.glob("*.mp4"), target)))
+        if len(sizes) < 3:
+            raise InterruptedError
+
+    with serving(tmp_path) as server:
+        for _ in range(2):
+            with pytest.raises(InterruptedError):
+                watch(server.address("film.ts"), loaded, target, how, wait=pause, on_segment=stop)
+        watch(server.address("film.ts"), loaded, target, how, wait=pause, on_segment=stop)
+        assert watch(server.address("film.ts"), loaded, target, how) == target  # it is finished: nothing is recorded
+        with pytest.raises(BudgetError, match="one segment of .* takes more than"):
+            watch(
+                server.address("film.ts"),
+                loaded,
+                tmp_path / "small.ltm",
+                dataclasses.replace(how, max_bytes=len(recording) // 8),
+                wait=pause,
+            )
+    whole = watch(tmp_path / "film.ts", loaded, tmp_path / "once.ltm", HOW, wait=lambda _: None)
+    assert max(sizes) <= how.max_bytes  # pyright: ignore[reportOperatorIssue]
+    with StoredMemory(target) as one, StoredMemory(whole) as other:
+        ours, theirs = ([part.frame_pts_s for part in stored.segments()] for stored in (one, other))
+    assert np.array_equal(np.concatenate(ours), np.concatenate(theirs))

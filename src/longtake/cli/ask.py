@@ -25,9 +25,12 @@ def run(
     pictures: str | None,
     as_json: bool,
     videos: int = 1,
+    keeps_keys: bool = False,
 ) -> None:
     """Answer a question about videos and pictures, or from a folder of memories."""
     check_early(question, len(media))
+    if keeps_keys:
+        check_keys(media, model["select"][0])
     if len(media) == 1 and is_library(media[0]):
         check_library_wishes(media[0], start_s, end_s, verifies, pictures)
         run_library(media[0], question, budget, model, videos, as_json)
@@ -56,6 +59,11 @@ def run(
             ledger=ledger,
             on_progress=advance,
         )
+    if keeps_keys and selector is not None:
+        from longtake.engine.select import keep_keys
+
+        with ledger.stage("keys"), waiting("keeping the keys of the video", quiet=as_json):
+            keep_keys(memories[0], loaded, selector.method)
     with waiting("reading the question", quiet=as_json) as stop_waiting:
         on_token = None if as_json else printer(stop_waiting)
         answer = ask(memories, question, loaded, budget, selector=selector, on_token=on_token, ledger=ledger)
@@ -129,6 +137,21 @@ def run_library(folder: str, question: str, budget: Budget, model: dict[str, Any
         times = f"{seconds_text(one.span.start_s)} – {seconds_text(one.span.end_s)}"
         err.print(f"found  {one.path}  {times}  likeness {one.span.score:.3f}", markup=False)
     err.print(ledger_table(found.answer.ledger))
+
+
+def check_keys(media: Sequence[str], selects: str | None) -> None:
+    """Refuse to keep keys where nothing is selected by them, or there is no memory to put them beside.
+
+    Raises: ConfigError.
+    """
+    from longtake.core.errors import ConfigError
+    from longtake.memory.reader import is_memory_file
+
+    if selects is None or len(media) > 1 or not is_memory_file(media[0]):
+        raise ConfigError(
+            f"--keep-keys arrived with {', '.join(media)} and {selects or 'no'} --select; expected one memory and "
+            "--select qc-comp; run `longtake ingest` first"
+        )
 
 
 def check_wishes(media: Sequence[str], verifies: bool, pictures: str | None) -> None:

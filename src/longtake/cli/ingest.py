@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from longtake.cli.output import err, out, print_json, progress_bars, report_error, waiting
 from longtake.core.budget import Budget
 from longtake.core.errors import ConfigError, LongtakeError
+
+if TYPE_CHECKING:
+    from longtake.models.loaded import LoadedModel
 
 
 def run(
@@ -22,6 +26,9 @@ def run(
     retry: bool = False,
 ) -> None:
     """Ingest one video after the other, or many at once; one that cannot be read does not keep the others from it."""
+    keeps_keys = model["select"][0] is not None
+    if cluster is not None and keeps_keys:
+        raise ConfigError("--keys arrived with --ray; expected one of the two; make the keys with `ask --keep-keys`")
     if cluster is not None:
         wanted = {"budget": budget, "start_s": start_s, "end_s": end_s, "store": store}
         run_on_ray(videos, target, wanted, model, cluster, retry, as_json)
@@ -44,6 +51,9 @@ def run(
         try:
             with progress_bars(quiet=as_json) as advance:
                 path = remember(video, loaded, target, wish, on_progress=advance)
+            if keeps_keys:
+                with waiting("keeping the keys of the video", quiet=as_json):
+                    make_keys(path, loaded, model)
         except LongtakeError as error:
             if len(videos) == 1:
                 raise
@@ -60,6 +70,17 @@ def run(
         print_json({"memories": rows, "failed": failed})
     if failures:
         raise SystemExit(failures[0].exit_code)
+
+
+def make_keys(path: Path, loaded: LoadedModel, model: dict[str, Any]) -> None:
+    """Put the keys of a video beside its memory; a picture, of which nothing is selected, has none."""
+    from longtake.cli.models import model_options, selector_for
+    from longtake.engine.remember import recall
+    from longtake.engine.select import keep_keys
+
+    memory, selector = recall(path, loaded, options=model_options(model)), selector_for(loaded, model)
+    if selector is not None and memory.settings.get("kind") == "video":
+        keep_keys(memory, loaded, selector.method)
 
 
 def run_on_ray(

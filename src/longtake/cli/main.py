@@ -130,6 +130,9 @@ def ask(
     verify: Annotated[bool, typer.Option("--verify", help="Ask again without what the answer cites.")] = False,
     pictures: Annotated[Optional[str], typer.Option(help="Of a memory: put pictures of the evidence here.")] = None,  # noqa: UP045
     videos: Annotated[int, typer.Option(help="Of a folder of memories: read so many of the best videos.")] = 1,
+    keep_keys: Annotated[
+        bool, typer.Option("--keep-keys", help="With --select, of a memory: put its keys beside it, for later.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Answer a question about videos and pictures, with the spans that the answer rests on.
@@ -140,7 +143,7 @@ def ask(
     chosen = (select, frames_kept)
     parts = _model(model, recipe, dtype, device, compress, reduce, settings, preset, untuned, chosen)
     budget = _budget(max_frames, max_new_tokens, tokens_per_frame, max_tiles)
-    _command("ask")(media, question, budget, start, end, parts, verify, pictures, json, videos)
+    _command("ask")(media, question, budget, start, end, parts, verify, pictures, json, videos, keep_keys)
 
 
 @app.command()
@@ -281,27 +284,29 @@ def ingest(
     workers: Workers = None,
     gpus: Gpus = 0.0,
     retry: Annotated[bool, typer.Option("--retry", help="With --ray: try again what is in quarantine.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Put the keys for `ask --select qc-comp` beside each.")] = False,
     json: Json = False,
 ) -> None:
     """Turn videos into memories on disk, to ask without decoding them again; goes on where it was stopped.
 
     With --ray a folder stands for all videos below it, and what fails is listed in quarantine.json.
     """
-    parts = _model(model, recipe, dtype, device, compress, None, settings, preset, untuned)
+    chosen = ("qc_comp" if keys else None, 512)
+    parts = _model(model, recipe, dtype, device, compress, None, settings, preset, untuned, chosen)
     cluster = _cluster(ray, ray_address, workers, gpus, retry)
     _command("ingest")(videos, out, store, _budget(max_frames, 1), start, end, parts, json, cluster, retry)
 
 
 @app.command()
 def watch(
-    video: Annotated[str, typer.Argument(help="A video file that is still being written.")],
+    video: Annotated[str, typer.Argument(help="A growing file, an http(s) or rtsp address, or camera:NAME.")],
     out: Annotated[str, typer.Option("--out", "-o", help="The memory: live.ltm.")],
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 1.0,
     max_mb: Annotated[Optional[float], typer.Option(help="At most so many MB: old parts lose detail, then go.")] = None,  # noqa: UP045
     store: Annotated[str, typer.Option(help="Keep tokens as float32, bfloat16, float16, int8; auto loses nothing.")] = (
         "auto"
     ),
-    quiet: Annotated[float, typer.Option(help="Finished after so many seconds without growth.")] = 30.0,
+    quiet: Annotated[float, typer.Option(help="Finished after so many seconds without anything new.")] = 30.0,
     model: Model = None,
     recipe: Recipe = None,
     dtype: Dtype = "auto",
@@ -312,7 +317,10 @@ def watch(
     settings: Settings = None,
     json: Json = False,
 ) -> None:
-    """Append to a memory while a video grows; ask it meanwhile. Record a stream into a file and watch that."""
+    """Append to a memory while a video grows; ask it meanwhile.
+
+    A stream or a camera is recorded in pieces beside the memory, which are removed once they are read.
+    """
     parts = _model(model, recipe, dtype, device, compress, None, settings, preset, untuned)
     _command("watch")(video, out, fps, max_mb, store, quiet, parts, json)
 
@@ -323,10 +331,11 @@ def memory(
     memories: Annotated[list[str], typer.Argument(help="Memories, or folders of them.")],
     tokens_per_frame: TokensPerFrame = None,
     store: Annotated[Optional[str], typer.Option(help="With prune: keep tokens as bfloat16, float16, int8.")] = None,  # noqa: UP045
+    keys: Annotated[Optional[str], typer.Option(help="With prune: none removes the keys kept beside them.")] = None,  # noqa: UP045
     json: Json = False,
 ) -> None:
     """Say what is in memories, compare every byte with its checksum, or make them smaller."""
-    _command("memory")(action, memories, tokens_per_frame, store, json)
+    _command("memory")(action, memories, tokens_per_frame, store, json, keys)
 
 
 @app.command()

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 ACTIONS = ["info", "verify", "prune"]
 
 
-def run(action: str, memories: list[str], tokens_per_frame: float | None, store: str | None, as_json: bool) -> None:
+def run(
+    action: str,
+    memories: list[str],
+    tokens_per_frame: float | None,
+    store: str | None,
+    as_json: bool,
+    keys: str | None = None,
+) -> None:
     """Do one thing to every memory.
 
     Raises: ConfigError for an unknown action, or a wish that only prune has; MemoryFormatError at the first that is
@@ -23,19 +30,28 @@ def run(action: str, memories: list[str], tokens_per_frame: float | None, store:
     """
     if action not in ACTIONS:
         raise ConfigError(f"memory has no action {action!r}; {nearest_name(action, ACTIONS)}")
-    if action != "prune" and (tokens_per_frame is not None or store is not None):
-        raise ConfigError(f"memory {action} changes nothing; expected no --tokens-per-frame or --store; use prune")
+    changes = tokens_per_frame is not None or store is not None
+    if action != "prune" and (changes or keys is not None):
+        raise ConfigError(
+            f"memory {action} changes nothing; expected no --tokens-per-frame, --store or --keys; use prune"
+        )
+    if keys not in (None, "none"):
+        raise ConfigError(f"--keys {keys} arrived; expected none, which removes them; `ask --keep-keys` makes them")
+    from longtake.memory.keys import remove_keys
     from longtake.memory.prune import prune
     from longtake.memory.reader import StoredMemory
 
     rows = []
     for path in [file for name in memories for file in _files(Path(name))]:
-        if action == "prune":
+        if keys == "none":
+            remove_keys(path)
+        if action == "prune" and (changes or keys is None):
             path = prune(path, tokens_per_frame=tokens_per_frame, store=store)
         with StoredMemory(path) as stored:
             if action == "verify":
                 stored.verify()
             rows.append(describe(stored))
+        rows[-1]["keys"] = _keys(path, action, rows[-1]["digest"])
         if not as_json:
             out.print(_text(rows[-1], action), markup=False)
     if as_json:
@@ -55,6 +71,28 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise MemoryFormatError(f"{path} holds no memory; expected *.ltm files; run `longtake ingest VIDEO -o {path}`")
     return found
+
+
+def _keys(memory: Path, action: str, digest: str) -> dict[str, Any] | None:
+    """Return the plain facts of the keys beside a memory; none if there are none.
+
+    Raises: MemoryFormatError if they are damaged, where that was asked.
+    """
+    from longtake.memory.keys import StoredKeys, keys_path
+
+    path = keys_path(memory)
+    if not path.exists():
+        return None
+    try:
+        with StoredKeys(memory) as stored:
+            if action == "verify":
+                stored.verify()
+            is_current = stored.key.memory == digest
+            return {"path": str(path), "bytes": stored.num_bytes, "is_current": is_current, "key": stored.key.to_dict()}
+    except MemoryFormatError as error:
+        if action == "verify":
+            raise
+        return {"path": str(path), "bytes": path.stat().st_size, "is_current": False, "error": str(error)}
 
 
 def describe(stored: StoredMemory) -> dict[str, Any]:
@@ -82,6 +120,7 @@ def describe(stored: StoredMemory) -> dict[str, Any]:
         "made_at": header.made_at,
         "made_with": header.made_with,
         "warnings": closing.get("warnings", []),
+        "digest": stored.digest,
         "key": key.fingerprint(),
         "key_fields": key.to_dict(),
     }
@@ -101,4 +140,7 @@ def _text(row: dict[str, Any], action: str) -> str:
         f"  made     {row['made_at']} {row['made_with']}",
         f"  key      {row['key']}",
     ]
+    if kept := row["keys"]:
+        state = "" if kept["is_current"] else ", not of this memory as it is"
+        lines.append(f"  keys     {kept['path']}, {kept['bytes'] / 1e6:.2f} MB{state}")
     return "\n".join([*lines, *(f"  note     {text}" for text in row["warnings"])])

@@ -35,6 +35,16 @@ from longtake.models.videochat_flash import VideoChatFlashForConditionalGenerati
 DEFAULT_FRAMES = 4096
 CLIPS_PER_SEGMENT = 8
 _THINNED = "thinned"
+STORED_AT = "stored_at"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredAt:
+    """Which file a memory was read from, and the hash over all that was in it then."""
+
+    path: Path
+    digest: str
+    is_complete: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +111,9 @@ def recall(path: str | Path, model: LoadedModel, *, options: str = "") -> VideoM
     """
     with StoredMemory(path) as stored:
         check_model(stored, model, options)
-        return stored.memory()
+        memory = stored.memory()
+        memory.kept[STORED_AT] = StoredAt(stored.path, stored.digest, stored.is_complete)
+        return memory
 
 
 def memory_of(
@@ -149,6 +161,8 @@ def within(memory: VideoMemory, budget: Budget) -> VideoMemory:
     if not isinstance(kept, VideoMemory) or kept.settings.get("tokens_per_frame") != wanted:
         kept = thin(memory, wanted)
         memory.kept[_THINNED] = kept
+        if STORED_AT in memory.kept:
+            kept.kept[STORED_AT] = memory.kept[STORED_AT]
     return kept
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from longtake.core.chat import PLACEHOLDER_ID, Turn
 from longtake.core.config import StrictConfig
-from longtake.core.errors import BudgetError, ConfigError, PromptError, VideoError
+from longtake.core.errors import BudgetError, ConfigError, MemoryFormatError, PromptError, VideoError
 from longtake.core.protocols import LayerCompressor
 from longtake.core.types import Span, VideoMemory, VisualTokens
+from longtake.engine.kept_keys import anew, find_keys, key_of, place_of
 from longtake.engine.show import after_visual, encode, prompt_of, prompt_saying, shown
+from longtake.memory.keys import REMEDY, KeysKey, KeysWriter, StoredKeys, keys_path
 from longtake.methods.select.qc_comp import XCOMP_CLEAN, QcComp, chunks, frame_scores, top_frames
 from longtake.models.clip_scorer import ClipScorer, ReadChunk, ranks_by_place
 from longtake.models.loaded import LoadedModel
@@ -135,8 +138,9 @@ def subset(memory: VideoMemory, clips: list[int]) -> VideoMemory:
 class ScoredVideo:
     """A memory's chunks as a language model has read them: what every question about it has in common.
 
-    Chunks are read when they are first needed. As many as `limit_bytes` holds are kept; the others are read anew for
-    each question, so that the scores do not depend on the limit.
+    Chunks are read when they are first needed, from the keys beside the memory's file where there are any. As many as
+    `limit_bytes` holds are kept; the others are read anew for each question, so that the scores do not depend on the
+    limit. notes: why keys that are there were not used.
 
     Raises: VideoError if the frames are not whole clips, or fewer than a window that must be whole; ConfigError if
         chunks do not begin where vision clips do; BudgetError if not even one window fits the limit.
@@ -156,6 +160,8 @@ class ScoredVideo:
         self.scorer = ClipScorer(language, method, ranks_by_place(reducer, len(language.layers), len(memory.tokens)))
         self.frames = chunks(memory.num_frames, method)
         self.vision_clips = [_whole_clips(frames, memory) for frames in self.frames]
+        self.notes: list[str] = []
+        self.stored: StoredKeys | None = None
         self._prefix = torch.empty(0, dtype=torch.int64)
         self._read: dict[int, ReadChunk] = {}
         window_frames = min((method.window or len(self.frames[0])) * method.clip_frames, memory.num_frames)
@@ -189,29 +195,52 @@ class ScoredVideo:
         header: how many precede the assistant's turn.
         """
         start = int((ids == PLACEHOLDER_ID).nonzero()[0])
-        if not torch.equal(ids[:start], self._prefix):
-            self._prefix, self._read = ids[:start], {}
+        self.begin(ids[:start])
         device = self.language.embed_tokens.weight.device
         text: Tensor = self.language.embed_tokens(ids[start + 1 :].to(device))
         seen = text[:header] if self.method.window else text
-        return [self.scorer.score(self._chunk(index), seen, rows) for index in range(len(self.frames))]
+        return [self.scorer.score(self.chunk(index), seen, rows) for index in range(len(self.frames))]
 
     def frame_scores(self, ids: Int64[Tensor, "L"], rows: slice, header: int) -> Float[Tensor, "T"]:
         """Return the relevance of each frame, float64; minus infinity where no window gave it a score."""
         scores = self.clip_scores(ids, rows, header)
         return frame_scores(scores, self.frames, self.memory.num_frames, self.method.clip_frames)
 
-    def _chunk(self, index: int) -> ReadChunk:
+    def begin(self, prefix: Int64[Tensor, "P"]) -> bool:
+        """Forget what was read behind another beginning of the prompt; say whether this is another one."""
+        if torch.equal(prefix, self._prefix):
+            return False
+        self._prefix, self._read, self.stored = prefix, {}, None
+        self.notes.clear()
+        return True
+
+    def chunk(self, index: int) -> ReadChunk:
+        """Return a chunk as it is kept, from the disk, or read by the language model."""
         if index in self._read:
             return self._read[index]
+        chunk = self._from_disk(index) or self._from_video(index)
+        if self.kept_bytes + chunk.num_bytes() <= self.limit_bytes:
+            self._read[index] = chunk
+        return chunk
+
+    def _from_disk(self, index: int) -> ReadChunk | None:
+        """Return a stored chunk; none if there are no keys, or, which is noted, they are damaged."""
+        if self.stored is None:
+            return None
+        try:
+            tensors = self.stored.chunk(index)
+        except MemoryFormatError as error:
+            self.notes.append(anew(f"{error}; {REMEDY}"))
+            self.stored = None
+            return None
+        return ReadChunk.from_tensors(tensors, self.language.embed_tokens.weight.device)
+
+    def _from_video(self, index: int) -> ReadChunk:
         weight = self.language.embed_tokens.weight
         prefix: Tensor = self.language.embed_tokens(self._prefix.to(weight.device))
         features = subset(self.memory, self.vision_clips[index]).tokens.features
         num_clips = len(self.frames[index]) // self.method.clip_frames
-        chunk = self.scorer.read(prefix, features.to(device=weight.device, dtype=weight.dtype), num_clips)
-        if self.kept_bytes + chunk.num_bytes() <= self.limit_bytes:
-            self._read[index] = chunk
-        return chunk
+        return self.scorer.read(prefix, features.to(device=weight.device, dtype=weight.dtype), num_clips)
 
 
 def _check_length(memory: VideoMemory, method: QcComp) -> None:
@@ -302,8 +331,66 @@ def relevance(
     prompt = prompt_of([_as_one_block(memory, loaded)], loaded, question, later)
     asked = next((turn.text for turn in reversed(later) if turn.role == "user"), question)
     rows, header = question_rows(loaded, prompt, asked, method)
+    state, ids = scored_video(memory, loaded, method, limit_gb), encode(prompt, loaded)
+    _begin(state, memory, loaded, ids)
+    return state.frame_scores(ids, rows, header)
+
+
+def _begin(state: ScoredVideo, memory: VideoMemory, loaded: LoadedModel, ids: Int64[Tensor, "L"]) -> None:
+    """Look for keys on disk, once for each beginning of a prompt."""
+    prefix = ids[: int((ids == PLACEHOLDER_ID).nonzero()[0])]
+    place = place_of(memory)
+    if not state.begin(prefix) or place is None or not keys_path(place.path).exists():
+        return
+    key = key_of(memory, loaded, state.method, state.scorer.reducer, prefix, len(state.frames))
+    state.stored, note = find_keys(memory, key)
+    state.notes += [note] if note else []
+
+
+def keep_keys(memory: VideoMemory, loaded: LoadedModel, method: QcComp, *, limit_gb: float | None = None) -> Path:
+    """Write what every question about a stored memory has in common beside its file; return where it is.
+
+    The first question of another process, scored by this method, then costs its own few tokens. Keys that are there
+    already are kept, others replaced.
+
+    Raises: ConfigError for a picture, or a memory that is not read from a file; MemoryFormatError if it is unfinished;
+        StorageError if the keys cannot be written; VideoError, BudgetError as `ScoredVideo`.
+    """
+    if memory.settings.get("kind") != "video":
+        raise ConfigError(f"{memory.source} is no video; expected one to select frames from; leave its keys out")
     state = scored_video(memory, loaded, method, limit_gb)
-    return state.frame_scores(encode(prompt, loaded), rows, header)
+    ids = encode(prompt_of([_as_one_block(memory, loaded)], loaded, "?"), loaded)
+    prefix = ids[: int((ids == PLACEHOLDER_ID).nonzero()[0])]
+    state.begin(prefix)
+    key, place = key_of(memory, loaded, method, state.scorer.reducer, prefix, len(state.frames)), place_of(memory)
+    assert place is not None, "a memory with a key has a place"
+    if not place.is_complete:
+        raise MemoryFormatError(
+            f"{place.path} is unfinished; expected a finished memory to keep the keys of; ingest the rest first"
+        )
+    if _are_whole(memory, key):
+        return keys_path(place.path)
+    state.stored = None
+    with KeysWriter(place.path, key) as writer:
+        for index in range(len(state.frames)):
+            writer.append(state.chunk(index).to_tensors())
+        path = writer.finish()
+    state.stored = StoredKeys(place.path)
+    return path
+
+
+def _are_whole(memory: VideoMemory, key: KeysKey) -> bool:
+    """Say whether these very keys are there, every byte as it was written."""
+    stored, _ = find_keys(memory, key)
+    if stored is None:
+        return False
+    with stored:
+        try:
+            stored.verify()
+        except MemoryFormatError as error:
+            anew(str(error))
+            return False
+    return True
 
 
 def _as_one_block(memory: VideoMemory, loaded: LoadedModel) -> Shown:
@@ -372,7 +459,9 @@ def select(
     if memory.num_frames < selector.method.gate_frames or memory.num_frames <= selector.frames_kept:
         return None
     scores = relevance(memory, question, loaded, selector.method, later=later, limit_gb=limit_gb)
-    return best_clips(scores, memory, selector.frames_kept)
+    found, state = best_clips(scores, memory, selector.frames_kept), memory.kept.get(_STATE)
+    notes = tuple(state.notes) if isinstance(state, ScoredVideo) else ()
+    return dataclasses.replace(found, warnings=(*notes, *found.warnings))
 
 
 def selected_prompt(

@@ -1,4 +1,4 @@
-"""Remember a video that is still being written: a recording, or a stream that another program puts into a file."""
+"""Remember a video that is still growing: a file that is being written, a stream from an address, or a camera."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float
 
 from longtake._version import __version__
-from longtake.core.errors import ConfigError, VideoError
+from longtake.core.errors import BudgetError, ConfigError, VideoError
 from longtake.core.types import Frames
 from longtake.engine.ingest import ingest_segments
 from longtake.engine.pictures import settings_of
 from longtake.engine.remember import compressor_identity, stamp
 from longtake.media.clock import Clock
+from longtake.media.recording import DEFAULT_LIMIT_BYTES, DEFAULT_PIECE_S, Recording, is_stream
 from longtake.media.sampling import Sampled
 from longtake.media.video import Video, open_video
 from longtake.memory.demote import demote, num_bytes
@@ -35,6 +36,7 @@ REWRITTEN_BYTES = 1 << 12
 EARLY_BYTES = 1 << 14
 SETTLED_S = 1.0
 ROOM_TO_GROW = 0.75
+RECORDED_PART = 4
 END_BYTES = 4096
 
 
@@ -43,8 +45,10 @@ class Watching:
     """How a growing video is watched.
 
     fps: frames a second, at the centre of each share of time. store, clips_per_segment: as in `remember.Wish`.
-    max_bytes: what the memory may take; old segments lose tokens, then go (`memory.demote`). poll_s: how often to
-    look; quiet_s: after how long without growth the video counts as finished.
+    max_bytes: what may be on disk; old segments lose tokens, then go (`memory.demote`). Of a stream, a quarter of it is
+    for what is recorded and not yet read; without a limit that is `media.recording.DEFAULT_LIMIT_BYTES`. poll_s: how
+    often to look; quiet_s: after how long without growth the video counts as finished. piece_s: seconds of a piece of
+    a recorded stream. stream_options: of FFmpeg, for the address or camera.
     """
 
     fps: float | int = 1.0
@@ -53,6 +57,8 @@ class Watching:
     max_bytes: int | None = None
     poll_s: float | int = 2.0
     quiet_s: float | int = 30.0
+    piece_s: float | int = DEFAULT_PIECE_S
+    stream_options: tuple[tuple[str, str], ...] = ()
     options: str = ""
 
 
@@ -65,29 +71,72 @@ def watch(
     wait: Callable[[float], None] = time.sleep,
     on_segment: Callable[[StoredMemory], None] | None = None,
 ) -> Path:
-    """Append to a memory as a video file grows, until it does not grow any more; questions may be asked meanwhile.
+    """Append to a memory as a video grows, until it does not grow any more; questions may be asked meanwhile.
 
-    target: the `*.ltm` file. Times are on a grid that does not depend on what is still to come, so the memory is the
-    one that a single look at the finished file gives, to the last byte but the hour it was made. A watch that was
-    stopped is gone on with. on_segment is called after each look that added something.
+    source: a file, an http(s) or rtsp address, or `camera:NAME`. A stream is recorded beside the memory, in pieces that
+    are removed once they are read; lost connections are made anew. target: the `*.ltm` file. Times are on a grid that
+    does not depend on what is still to come, so the memory is the one that a single look at the finished file gives, to
+    the last byte but the hour it was made. A watch that was stopped is gone on with. on_segment is called after each
+    look that added something.
 
-    Raises: VideoError if there is no such file, or it cannot be read when it does not grow any more; ConfigError for
-        an address, or a model whose clips depend on those before; StorageError, MemoryFormatError as a writer does;
-        BudgetError if not one segment fits `max_bytes`.
+    Raises: VideoError if there is no such file, stream or camera, or it cannot be read when it does not grow any more;
+        ConfigError for another kind of address, or a model whose clips depend on those before; StorageError,
+        MemoryFormatError as a writer does; BudgetError if not one segment fits `max_bytes`.
     """
-    watcher = _Watcher(source, model, Path(target), how or Watching())
-    quiet_s, size, is_last = 0.0, -1, False
-    while True:
-        known, size = size, watcher.size
-        grown = size != known
-        quiet_s = 0.0 if grown else quiet_s + watcher.how.poll_s
-        is_last = quiet_s >= watcher.how.quiet_s
-        if (grown or is_last) and watcher.look(is_last=is_last) and on_segment is not None:
-            with StoredMemory(watcher.target) as stored:
-                on_segment(stored)
-        if is_last:
-            return watcher.target
-        wait(watcher.how.poll_s)
+    how = how or Watching()
+    _check(model, how)
+    if is_stream(source) and _is_complete(Path(target)):
+        return Path(target)
+    with _growing(source, Path(target), how) as growing:
+        watcher = _Watcher(growing, model, Path(target), how)
+        quiet_s, size, is_last = 0.0, -1, False
+        while not is_last:
+            known, size = size, growing.size
+            quiet_s = 0.0 if size != known else quiet_s + how.poll_s
+            is_last = growing.is_over(quiet_s)
+            size = growing.size if is_last else size
+            if (size != known or is_last) and watcher.look(is_last=is_last) and on_segment is not None:
+                with StoredMemory(watcher.target) as stored:
+                    on_segment(stored)
+            if not is_last:
+                wait(how.poll_s)
+        growing.remove()
+    return Path(target)
+
+
+def _check(model: LoadedModel, how: Watching) -> None:
+    """Refuse what cannot be watched with, before anything is opened."""
+    if not isinstance(model.model, VideoChatFlashForConditionalGeneration):
+        raise ConfigError(
+            f"{type(model.model).__name__} reads frames in the light of those before; expected a model that "
+            "encodes clips on their own; ingest the finished video instead"
+        )
+    if not how.fps > 0 or how.clips_per_segment < 1 or not how.poll_s > 0 or not how.piece_s > 0:
+        raise ConfigError(f"{how}: expected positive fps, clips_per_segment, poll_s and piece_s; raise them")
+
+
+def _is_complete(path: Path) -> bool:
+    """Say whether a finished memory is there."""
+    if not path.exists():
+        return False
+    with StoredMemory(path) as stored:
+        return stored.is_complete
+
+
+def _growing(source: str | Path, target: Path, how: Watching) -> GrowingFile | GrowingStream:
+    """Return what is watched, opened."""
+    if not is_stream(source):
+        return GrowingFile(source, how.quiet_s)
+    limit = DEFAULT_LIMIT_BYTES if how.max_bytes is None else how.max_bytes // RECORDED_PART
+    recording = Recording(
+        str(source),
+        target.with_name(f"{target.stem}.recording"),
+        limit_bytes=limit,
+        piece_s=how.piece_s,
+        quiet_s=how.quiet_s,
+        options=dict(how.stream_options),
+    )
+    return GrowingStream(recording)
 
 
 def grid_times(clock: Clock, fps: float | int, done: int, *, is_last: bool) -> Float[np.ndarray, "T"]:
@@ -123,24 +172,11 @@ class _Bounded:
         self.writer.close()
 
 
-class _Watcher:
-    """What is known between two looks at a growing file."""
+class GrowingFile:
+    """A video file that another program writes."""
 
-    def __init__(self, source: str | Path, model: LoadedModel, target: Path, how: Watching) -> None:
-        if "://" in str(source):
-            raise ConfigError(
-                f"{source} is an address; expected a file; record it beside: ffmpeg -i ADDRESS -c copy live.ts"
-            )
-        if not isinstance(model.model, VideoChatFlashForConditionalGeneration):
-            raise ConfigError(
-                f"{type(model.model).__name__} reads frames in the light of those before; expected a model that "
-                "encodes clips on their own; ingest the finished video instead"
-            )
-        if not how.fps > 0 or how.clips_per_segment < 1 or not how.poll_s > 0:
-            raise ConfigError(f"{how}: expected positive fps, clips_per_segment and poll_s; raise them")
-        self.source, self.path, self.model, self.target, self.how = source, Path(source).absolute(), model, target, how
-        self.store: Store = find_store(how.store, model.dtype)
-        self.frames_per_clip = model.config.mm_local_num_frames
+    def __init__(self, source: str | Path, quiet_s: float | int) -> None:
+        self.source, self.path, self.quiet_s = str(source), Path(source).absolute(), quiet_s
 
     @property
     def size(self) -> int:
@@ -155,17 +191,118 @@ class _Watcher:
                 f"{self.source} cannot be read ({error.strerror}); expected a video file that grows; check the path"
             ) from error
 
-    def look(self, *, is_last: bool) -> bool:
-        """Append what is there and settled, in whole segments; at the end, the rest, and the end itself."""
+    def is_over(self, quiet_s: float) -> bool:
+        """Say whether it counts as finished."""
+        return quiet_s >= self.quiet_s
+
+    def open(self, *, is_last: bool) -> Video | None:
+        """Return what is there by now; none if not even its header is.
+
+        Raises: VideoError if it cannot be opened though it is finished.
+        """
         if self.size < REWRITTEN_BYTES + EARLY_BYTES and not is_last:
-            return False
+            return None
         try:
-            video = open_video(self.path)
+            return open_video(self.path)
         except VideoError:
             if is_last:
                 raise
-            return False  # not even its header is there yet
-        with video, _Bounded(self.target, self._header(video), self.how.max_bytes) as memory:
+            return None
+
+    @property
+    def content(self) -> str:
+        """Return a hash of an early part, which growth does not change."""
+        with self.path.open("rb") as file:
+            file.seek(REWRITTEN_BYTES)
+            early = file.read(EARLY_BYTES)
+        return hashlib.sha256(early).hexdigest()
+
+    def forget(self, time_s: float) -> None:
+        """The file is not ours: nothing of it is removed."""
+
+    def remove(self) -> None:
+        """The file is not ours."""
+
+    def __enter__(self) -> GrowingFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is held open between two looks."""
+
+
+class GrowingStream:
+    """A stream that is recorded while it is watched."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self.source = recording, recording.source
+        self._size_seen = 0
+
+    @property
+    def size(self) -> int:
+        """Return how many pieces have come by now."""
+        return self.recording.size
+
+    def is_over(self, quiet_s: float) -> bool:
+        """Say whether no more will come; how long it may be quiet is the recorder's to say, who loses connections."""
+        return self.recording.has_ended
+
+    def open(self, *, is_last: bool) -> Video | None:
+        """Return what is recorded and not forgotten.
+
+        Raises: VideoError if nothing was recorded to the end.
+        """
+        self._size_seen = self.size
+        video = self.recording.open()
+        if video is None and is_last:
+            raise VideoError(f"{self.source} gave no frame; expected a video; look at what sends it")
+        return video
+
+    @property
+    def content(self) -> str:
+        """Return a hash of its beginning."""
+        return self.recording.content
+
+    def forget(self, time_s: float) -> None:
+        """Remove what no later look needs.
+
+        Raises: BudgetError if there is no room to record what the next look waits for.
+        """
+        self.recording.forget(time_s)
+        if self.recording.is_full and self.size == self._size_seen and not self.recording.has_ended:
+            limit_mb = self.recording.order.limit_bytes / 1e6
+            raise BudgetError(
+                f"one segment of {self.source} takes more than the {limit_mb:g} MB that it may be recorded in; "
+                f"expected room for one; pass max_mb {2 * RECORDED_PART * limit_mb:g} or more, or a higher fps"
+            )
+
+    def remove(self) -> None:
+        """Remove what was recorded: all of it was read."""
+        self.recording.remove()
+
+    def __enter__(self) -> GrowingStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.recording.close()
+
+
+class _Watcher:
+    """What is known between two looks at a growing video."""
+
+    def __init__(self, growing: GrowingFile | GrowingStream, model: LoadedModel, target: Path, how: Watching) -> None:
+        self.growing, self.model, self.target, self.how = growing, model, target, how
+        self.store: Store = find_store(how.store, model.dtype)
+        self.frames_per_clip = model.config.mm_local_num_frames
+        self.max_bytes = how.max_bytes
+        if self.max_bytes is not None and isinstance(growing, GrowingStream):
+            self.max_bytes -= self.max_bytes // RECORDED_PART
+
+    def look(self, *, is_last: bool) -> bool:
+        """Append what is there and settled, in whole segments; at the end, the rest, and the end itself."""
+        video = self.growing.open(is_last=is_last)
+        if video is None:
+            return False
+        with video, _Bounded(self.target, self._header(video), self.max_bytes) as memory:
             if memory.writer.is_complete:
                 return False
             done = self._num_done() if memory.writer.num_segments else 0
@@ -179,8 +316,9 @@ class _Watcher:
                 self._append(video, memory, times, done)
             if is_last:
                 if not memory.writer.num_segments:
-                    raise VideoError(f"{self.source} holds no frame; expected a video; look at what writes it")
+                    raise VideoError(f"{self.growing.source} holds no frame; expected a video; look at what writes it")
                 memory.writer.finish(video.clock.duration_s, video.warnings)
+        self.growing.forget((done + len(times) + 0.5) / self.how.fps)
         return len(times) > 0
 
     def _append(self, video: Video, memory: _Bounded, times: Float[np.ndarray, "T"], done: int) -> None:
@@ -207,12 +345,9 @@ class _Watcher:
         return last.first_frame + last.frame_pts_s.size
 
     def _header(self, video: Video) -> MemoryHeader:
-        """Return the header; the content is known by an early part, which growth does not change."""
-        with self.path.open("rb") as file:
-            file.seek(REWRITTEN_BYTES)
-            early = file.read(EARLY_BYTES)
+        """Return the header; the content is known by an early part."""
         key = MemoryKey(
-            content=f"early part {hashlib.sha256(early).hexdigest()}",
+            content=f"early part {self.growing.content}",
             model=self.model.fingerprint,
             compressor=compressor_identity(self.model),
             sampling=f"grid {self.how.fps!r}",
@@ -229,4 +364,4 @@ class _Watcher:
             changes=() if self.how.max_bytes is None else (f"max_bytes={self.how.max_bytes}",),
         )
         settings = settings_of(self.model, "video")
-        return stamp(key, str(self.source), video.info, self.model, settings, self.how.options)
+        return stamp(key, self.growing.source, video.info, self.model, settings, self.how.options)

@@ -11,6 +11,7 @@ from longtake.core.errors import ConfigError, MemoryFormatError
 from longtake.memory.demote import packed_at
 from longtake.memory.format import SUFFIX
 from longtake.memory.key import MemoryHeader, MemoryKey
+from longtake.memory.keys import remove_keys
 from longtake.memory.quantize import Store, find_store
 from longtake.memory.reader import StoredMemory
 from longtake.memory.writer import MemoryWriter, replacing
@@ -47,6 +48,7 @@ def prune(path: str | Path, *, tokens_per_frame: float | int | None = None, stor
         # The lock on the old memory is held until the new one stands in its place: nobody adds to it meanwhile.
         with MemoryWriter(path, stored.header), replacing(path, target) as aside:
             _copy(stored, aside, header, tokens_per_frame)
+    remove_keys(path)  # they were of what is not there any more
     return target
 
 

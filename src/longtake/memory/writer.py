@@ -28,7 +28,7 @@ class MemoryWriter:
 
     def __init__(self, path: str | Path, header: MemoryHeader) -> None:
         self.path = Path(path)
-        self._handle: int | None = _open_locked(self.path)
+        self._handle: int | None = open_locked(self.path)
         try:
             self._log = read_log(self._handle, str(self.path))
             if self._log.num_torn_bytes:
@@ -135,7 +135,7 @@ class MemoryWriter:
             return
 
 
-def _open_locked(path: Path) -> int:
+def open_locked(path: Path) -> int:
     """Open a file, or create it, and lock it.
 
     Raises: StorageError if that cannot be done, or somebody else has locked it.

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from longtake.core.errors import ConfigError, PromptError
-from longtake.core.protocols import LayerCompressor
+from longtake.core.protocols import LayerCompressor, PositionRule
 from longtake.methods.select.qc_comp import QcComp, stitch, window_scores
 from longtake.nn.language.cache import RaggedCache
 from longtake.nn.language.layers import LanguageModel, project_heads, rotation_at
 from longtake.nn.language.walk import WalkInput, extend, prefill
 from longtake.ops.rope import rotate
 
+POSITIONS: PositionRule = "renumber"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReadChunk:
     """A chunk of video that a language model has read: what scoring a question needs, free of any question.
 
-    cache: keys and values of the layers up to the last scored one, of the prefix and the surviving visual tokens.
+    cache: keys and values of the layers before the last scored one, of the prefix and the surviving visual tokens, and
+    the keys of that one, which is looked at and not run.
     """
 
     cache: RaggedCache
@@ -32,13 +36,36 @@ class ReadChunk:
         """Return the bytes that keeping this chunk costs."""
         return self.cache.num_bytes()
 
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return what has to be kept of it: keys and values [heads, L, d] of each layer, without spare rows."""
+        found = {"counts": torch.tensor([self.num_prefix, self.num_clips, self.cache.written[0]])}
+        for index, layer in enumerate(self.cache.layers):
+            assert layer.keys is not None
+            found[f"keys.{index}"] = layer.keys[0, :, : layer.lengths[0]]
+            if layer.values is not None:
+                found[f"values.{index}"] = layer.values[0, :, : layer.lengths[0]]
+        return found
+
+    @classmethod
+    def from_tensors(cls, kept: Mapping[str, Tensor], device: torch.device) -> ReadChunk:
+        """Rebuild the chunk that `to_tensors` took apart, on a device."""
+        num_prefix, num_clips, written = (int(count) for count in kept["counts"])
+        cache = RaggedCache(len(kept) // 2, [written], POSITIONS)
+        for index, layer in enumerate(cache.layers):
+            layer.keys = kept[f"keys.{index}"].to(device).unsqueeze(0)
+            if index + 1 < len(cache.layers):
+                layer.values = kept[f"values.{index}"].to(device).unsqueeze(0)
+            layer.lengths = [layer.keys.shape[2]]
+        return cls(cache, num_prefix, num_clips)
+
 
 class ClipScorer:
     """Scores clips of video by the attention a question pays them, layer by layer.
 
     The video comes before the question and attention is causal, so reading a chunk does not depend on the question:
     it is done once. A question then costs its own few tokens: they run through the layers behind the cached keys, and
-    their queries meet the keys, rotated anew for each window. Layers behind the last scored one never run.
+    their queries meet the keys, rotated anew for each window. Of the last scored layer nothing but keys and queries is
+    made, and layers behind it never run.
 
     Raises: ConfigError if the reducer looks at the question, since its drops would then depend on it.
     """
@@ -56,15 +83,15 @@ class ClipScorer:
         alive, total = num_visual, 0
         for layer in range(self.layers.stop):
             alive = stages.get(layer, alive)
-            total += alive
+            total += alive if layer == self.layers.stop - 1 else 2 * alive  # of the last layer keys alone
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 2 * total * config.num_key_value_heads * head_dim * self.language.embed_tokens.weight.itemsize
+        return total * config.num_key_value_heads * head_dim * self.language.embed_tokens.weight.itemsize
 
     @torch.no_grad()
     def read(
         self, prefix: Float[Tensor, "P D"], visual: Float[Tensor, "N D"], num_clips: int, chunk_size: int | None = None
     ) -> ReadChunk:
-        """Run the prefix and a chunk's visual tokens through the layers up to the last scored one."""
+        """Run prefix and visual tokens of a chunk through the layers before the last scored one, and write its keys."""
         embeds = torch.cat([prefix, visual]).unsqueeze(0)
         mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         if self.reducer is not None:
@@ -78,8 +105,10 @@ class ClipScorer:
             self.language,
             WalkInput(embeds, mask, [len(prefix)], [len(visual)]),
             reducer=self.reducer,
+            position_rule=POSITIONS,
             chunk_size=chunk_size,
             num_layers=self.layers.stop,
+            last_keys_only=True,
         )
         assert out.cache is not None
         return ReadChunk(out.cache, len(prefix), num_clips)

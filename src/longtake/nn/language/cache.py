@@ -12,7 +12,10 @@ GROWTH = 64
 
 
 class LayerCache:
-    """Rotated keys and values [B, heads, capacity, d] of one layer; rows beyond a sample's length mean nothing."""
+    """Rotated keys and values [B, heads, capacity, d] of one layer; rows beyond a sample's length mean nothing.
+
+    Without values it is of a layer that is looked at and not run.
+    """
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None
@@ -24,14 +27,13 @@ class LayerCache:
     ) -> tuple[Tensor, Tensor]:
         """Put one chunk of a prefill of `total` rows at row `start`; return all rows up to its end."""
         end = start + keys.shape[2]
-        if start == 0 and end == total:
-            self.keys, self.values = keys, values
-        else:
-            if self.keys is None or self.values is None:
-                shape = (*keys.shape[:2], total, keys.shape[3])
-                self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
-            self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
+        self.keys = _placed(self.keys, keys, start, total)
+        self.values = _placed(self.values, values, start, total)
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def write_keys(self, keys: Float[Tensor, "B G L d"], start: int, total: int) -> None:
+        """Put the keys of one chunk of a prefill at row `start`, without values."""
+        self.keys = _placed(self.keys, keys, start, total)
 
     def append(self, keys: Float[Tensor, "B G n d"], values: Float[Tensor, "B G n d"]) -> tuple[Tensor, Tensor]:
         """Put new rows behind each sample's own end; return all rows up to the longest end."""
@@ -48,6 +50,16 @@ class LayerCache:
             self.values[sample, :, length : length + count] = values[sample]
         self.lengths = [length + count for length in self.lengths]
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+def _placed(held: Tensor | None, rows: Tensor, start: int, total: int) -> Tensor:
+    """Return what is held with new rows at `start`; rows that are all there will be are held as they are."""
+    if start == 0 and rows.shape[2] == total:
+        return rows
+    if held is None:
+        held = rows.new_empty((*rows.shape[:2], total, rows.shape[3]))
+    held[:, :, start : start + rows.shape[2]] = rows
+    return held
 
 
 class RaggedCache:

@@ -83,26 +83,43 @@ def _prefill_attention(
     return _attend(layer, query, key, value, mask, causal=start == 0)
 
 
+def write_keys(
+    layer: DecoderLayer, hidden: Float[Tensor, "B L D"], rotation: Rotation, cache: LayerCache, start: int, total: int
+) -> None:
+    """Write the keys that rows `start` onwards of a prefill have in a layer, and nothing else of it."""
+    key = project_heads(layer, layer.input_layernorm(hidden), "k_proj")
+    _, key = apply_rotary_pos_emb(key, key, *rotation.to(key.device))
+    cache.write_keys(key, start, total)
+
+
+def extend_mask(before: list[int], count: int, like: Tensor) -> Float[Tensor, "B 1 n L"] | None:
+    """Let each of `count` new rows see its sample's own `before` rows and the new ones up to itself; none if it is all.
+
+    It is added to the scores: zero or minus infinity, in the dtype and on the device of `like`.
+    """
+    if count == 1 and len(set(before)) == 1:  # plain numbers: asking the device would wait for it in every layer
+        return None
+    ends = torch.tensor(before, device=like.device)
+    last = ends[:, None, None, None] + torch.arange(count, device=like.device).unsqueeze(-1)
+    hidden = torch.arange(max(before) + count, device=like.device) > last
+    return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
+
+
 def extend_layer(
-    layer: DecoderLayer, hidden: Float[Tensor, "B n D"], rotation: Rotation, cache: LayerCache
+    layer: DecoderLayer, hidden: Float[Tensor, "B n D"], rotation: Rotation, cache: LayerCache, mask: Tensor | None
 ) -> Float[Tensor, "B n D"]:
-    """Run one decoder layer over tokens that follow everything in its cache."""
-    attended = _extend_attention(layer, layer.input_layernorm(hidden), rotation, cache)
+    """Run one decoder layer over tokens that follow everything in its cache; mask: that of `extend_mask`."""
+    attended = _extend_attention(layer, layer.input_layernorm(hidden), rotation, cache, mask)
     hidden = hidden.to(attended.device) + attended
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def _extend_attention(layer: DecoderLayer, normed: Tensor, rotation: Rotation, cache: LayerCache) -> Tensor:
+def _extend_attention(
+    layer: DecoderLayer, normed: Tensor, rotation: Rotation, cache: LayerCache, mask: Tensor | None
+) -> Tensor:
     query, key = _rotated(layer, normed, rotation)
-    before = cache.lengths
     key, value = cache.append(key, project_heads(layer, normed, "v_proj"))
-    count = normed.shape[1]
-    mask = None
-    if count > 1 or len(set(before)) > 1:  # plain numbers: asking the device would wait for it in every layer
-        ends = torch.tensor(before, device=normed.device)
-        last = ends[:, None, None, None] + torch.arange(count, device=normed.device).unsqueeze(-1)
-        mask = torch.arange(key.shape[2], device=normed.device) <= last  # [B, 1, n, L]
-    return _attend(layer, query, key, value, mask, causal=False)
+    return _attend(layer, query, key, value, None if mask is None else mask.to(query.device), causal=False)
 
 
 def _rotated(layer: DecoderLayer, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:

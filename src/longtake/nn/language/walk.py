@@ -18,7 +18,16 @@ from longtake.core.errors import ConfigError
 from longtake.core.protocols import DropPoint, LayerCompressor, PositionRule
 from longtake.core.reduction import Reduction
 from longtake.nn.language.cache import RaggedCache
-from longtake.nn.language.layers import LanguageModel, Rotation, extend_layer, rotation_at, run_layer, score_rows
+from longtake.nn.language.layers import (
+    LanguageModel,
+    Rotation,
+    extend_layer,
+    extend_mask,
+    rotation_at,
+    run_layer,
+    score_rows,
+    write_keys,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,11 +115,14 @@ def prefill(
     chunk_size: int | None = None,
     use_cache: bool = True,
     num_layers: int | None = None,
+    last_keys_only: bool = False,
 ) -> WalkOutput:
     """Run a prompt through all layers, or the first `num_layers`, dropping visual tokens where the reducer says so.
 
     Between two drops the layers run over chunks of `chunk_size` rows (all rows at once if none), which bounds the
-    memory of activations; the result does not depend on it. Without a cache the walk is differentiable.
+    memory of activations; the result does not depend on it. Without a cache the walk is differentiable. With
+    `last_keys_only` the last layer that is run does no more than write its keys into the cache; `hidden` is then what
+    entered it.
 
     Raises: ConfigError for padding on the left, a visual block or score row outside its sample, or a drop by
         attention after the last layer.
@@ -129,7 +141,8 @@ def prefill(
     borders = [0, *stages, num_layers]
     for index, (first, last) in enumerate(pairwise(borders)):
         if last > first:
-            _run_stretch(language, state, range(first, last), cache, chunk_size)
+            only_keys = last - 1 if last_keys_only and last == num_layers else None
+            _run_stretch(language, state, range(first, last), cache, chunk_size, only_keys)
         if index < len(stages) and reducer is not None:
             _drop(language, state, stages[index], schedules, inputs, reducer, position_rule)
     mask = _length_mask(state.lengths, state.hidden.shape[1], state.hidden.device)
@@ -146,19 +159,24 @@ def extend(
 ) -> Float[Tensor, "B n D"]:
     """Run tokens that follow everything in the cache; return their hidden states after the final norm.
 
-    The layers that the cache holds are run. observe is told the index of each layer (from 0) and the hidden states
-    [B, n, D] that enter it.
+    The layers that the cache holds are run, but one whose values were never written. observe is told the index of each
+    layer (from 0) and the hidden states [B, n, D] that enter it.
     """
     hidden, count = embeds, embeds.shape[1]
     rotations: dict[tuple[int, ...], Rotation] = {}
+    masks: dict[tuple[int, ...], Tensor | None] = {}
     for index, layer in enumerate(language.layers[: len(cache.layers)]):
         if observe is not None:
             observe(index, hidden)
+        if cache.layers[index].values is None:
+            continue
         positions = cache.next_positions(index, count, embeds.device)
-        key = tuple(positions[:, 0].tolist())
+        key, before = tuple(positions[:, 0].tolist()), tuple(cache.layers[index].lengths)
         if key not in rotations:
             rotations[key] = rotation_at(language, hidden, positions)
-        hidden = extend_layer(layer, hidden, rotations[key], cache.layers[index])
+        if before not in masks:  # the same for all layers between two drops
+            masks[before] = extend_mask(list(before), count, hidden)
+        hidden = extend_layer(layer, hidden, rotations[key], cache.layers[index], masks[before])
     cache.written = [written + count for written in cache.written]
     return language.norm(hidden)
 
@@ -220,9 +238,17 @@ def _length_mask(lengths: list[int], longest: int, device: torch.device) -> Bool
 
 
 def _run_stretch(
-    language: LanguageModel, state: _State, layers: range, cache: RaggedCache | None, chunk_size: int | None
+    language: LanguageModel,
+    state: _State,
+    layers: range,
+    cache: RaggedCache | None,
+    chunk_size: int | None,
+    only_keys: int | None = None,
 ) -> None:
-    """Run consecutive layers between two drops, chunk by chunk when there is a cache to read from."""
+    """Run consecutive layers between two drops, chunk by chunk when there is a cache to read from.
+
+    only_keys: a layer of which nothing but its keys is wanted.
+    """
     total = state.hidden.shape[1]
     if cache is not None:
         for index in layers:
@@ -237,6 +263,9 @@ def _run_stretch(
             if index == len(language.layers) - 1:
                 _note_last_rows(state, hidden, start)
             layer_cache = cache.layers[index] if cache is not None else None
+            if index == only_keys and layer_cache is not None:
+                write_keys(language.layers[index], hidden, rotation, layer_cache, start, total)
+                continue
             hidden = run_layer(language.layers[index], hidden, rotation, layer_cache, start=start, total=total)
         done.append(hidden)
     state.hidden = done[0] if len(done) == 1 else torch.cat(done, dim=1)
