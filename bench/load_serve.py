@@ -36,7 +36,7 @@ from longtake.serve.settings import Limits, ServeSettings
 CLIENTS = (1, 4, 16, 32)
 WAYS = {"in turn": (1, None), "together": (32, None), "together, 1 token a frame": (32, 1.0)}
 NUM_FILMS, NUM_QUESTIONS = 6, 4
-NUM_FRAMES, NUM_TOKENS = 64, 24
+NUM_FRAMES, NUM_TOKENS = 256, 24
 
 Key = tuple[int, int, float | None]
 
@@ -160,7 +160,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         films = [
-            write_clock_video(Path(folder) / f"film{n}.mp4", 16.0 + n, fps=4, size=(48 + 16 * n, 96))
+            write_clock_video(Path(folder) / f"film{n}.mp4", 64.0 + n, fps=4, size=(48 + 16 * n, 96))
             for n in range(NUM_FILMS)
         ]
         limits = Limits(max_frames=NUM_FRAMES, active=32)
