@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +18,17 @@ from longtake.media.filmstrip.attributes import LETTERS
 from longtake.media.filmstrip.questions import PHRASES
 from longtake.models.pvc import PvcForConditionalGeneration
 from longtake.models.pvc_prompt import Shown, pvc_prompt, pvc_prompt_ids
-from longtake.train.tiny_pvc import answer, ask_all, ask_some, score, show, train_arm
-from longtake.train.tiny_pvc_arms import ARMS, TinyPvcRecipe, build_arm, poster_config
+from longtake.train.tiny_pvc import (
+    answer,
+    answered_right,
+    ask_all,
+    ask_some,
+    read_right,
+    score,
+    train_answering,
+    train_reading,
+)
+from longtake.train.tiny_pvc_arms import ARMS, TinyPvcRecipe, build_arm, poster_config, show
 from longtake.train.tiny_pvc_posters import Posters, PosterSpec, PosterTexts, draw_posters, poster_tokenizer
 from longtake.train.tiny_pvc_reader import PlaceReader, patch_letters
 
@@ -31,6 +41,7 @@ SMALL = TinyPvcRecipe(
     layers=1,
     heads=2,
     rank=4,
+    tokens=(4,),
     seeing_steps=12,
     reading_steps=12,
     answering_steps=12,
@@ -92,20 +103,23 @@ def test_arms_spend_the_same_tokens_and_copies_of_a_still_differ_in_pvc_alone(
     posters: Posters, texts: PosterTexts
 ) -> None:
     few = posters.at([0, 1, 2])
-    for arm, kind in ARMS.items():
-        model = build_arm(SMALL, arm, texts.tokenizer)
-        for repeats in (1, 2, 4, 8):
-            tokens = show(model, few.pictures(), repeats)
-            assert tokens.shape == (3, repeats * SMALL.tokens_per_frame, SMALL.width)
-            copies = tokens.unflatten(1, (repeats, -1))
-            spread = float((copies - copies[:, :1]).abs().max().detach())
-            assert (spread > 1e-3) == (repeats > 1 and (kind.temporal or kind.conditioned)), (arm, repeats)
-
-
-def test_several_tokens_a_frame_are_equal_among_arms_too(posters: Posters, texts: PosterTexts) -> None:
-    recipe = dataclasses.replace(SMALL, tokens_side=2)
     for arm in ARMS:
-        assert show(build_arm(recipe, arm, texts.tokenizer), posters.at([0]).pictures(), 2).shape == (1, 8, 32)
+        model = build_arm(SMALL, arm, texts.tokenizer)
+        for count in (1, 2, 4):
+            tokens = show(model, few.pictures(), count)
+            assert tokens.shape == (3, count, SMALL.width)
+            apart = float((tokens - tokens[:, :1]).abs().max().detach())
+            assert (apart > 1e-3) == (count > 1 and arm != "repeat"), (arm, count)
+
+
+def test_pooled_tokens_are_means_of_blocks_of_one_copy(posters: Posters, texts: PosterTexts) -> None:
+    model = build_arm(SMALL, "pool", texts.tokenizer).eval()
+    with torch.no_grad():
+        patches = model.compressor.norm(model.vision(posters.at([0]).pictures(), [1])[:, 1:])
+        halves = patches.unflatten(1, (2, 2)).mean(1)  # 2 x 2 patches: left and right
+        rows = patches.unflatten(1, (2, 2)).mean(2)  # above and below
+        shown = show(model, posters.at([0]).pictures(), 2)
+        assert any(torch.allclose(shown, model.projector(means), atol=1e-5) for means in (halves, rows))
 
 
 def test_an_unknown_arm_is_named(texts: PosterTexts) -> None:
@@ -134,31 +148,35 @@ def test_an_answer_sees_its_own_question_and_picture_only(posters: Posters, text
     torch.testing.assert_close(together[[6, 7, 14, 15]], alone, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("arm", ["pvc", "repeat", "pool"])
+@pytest.mark.parametrize("arm", ARMS)
 def test_a_few_steps_lower_the_loss_of_every_lesson(arm: str, posters: Posters, texts: PosterTexts) -> None:
-    def learn() -> tuple[PvcForConditionalGeneration, PlaceReader, list[float]]:
+    def read() -> tuple[PvcForConditionalGeneration, PlaceReader, list[float]]:
         model, losses = build_arm(SMALL, arm, texts.tokenizer), []
-        return model, train_arm(model, texts, posters, SMALL, lambda values: losses.append(values["loss"])), losses
+        return model, train_reading(model, posters, SMALL, lambda values: losses.append(values["loss"])), losses
 
-    model, places, curve = learn()
-    assert arm != "pvc" or learn()[2] == curve  # everything follows from the seed
-    seeing, reading, answering = curve[:12], curve[12:24], curve[24:]
+    model, places, curve = read()
+    assert arm != "pvc" or read()[2] == curve  # everything follows from the seed
+    seeing, reading, answering = curve[:12], curve[12:], []
+    few = posters.at(list(range(5)))
+    shown = show(model, few.pictures(), 4)
+    train_answering(model, texts, posters, SMALL, lambda values: answering.append(values["loss"]))
+    torch.testing.assert_close(show(model, few.pictures(), 4), shown, atol=0, rtol=0)  # tokens stay as they are
     assert np.mean(seeing[-3:]) < np.mean(seeing[:3])
     assert np.mean(reading[-3:]) < np.mean(reading[:3])
     assert np.mean(answering[-3:]) < 0.8 * np.mean(answering[:3])
-    found = score(model, places, texts, posters.at(list(range(5))), 4, batch=2)
-    assert {name: value.shape for name, value in found.items()} == {"read": (5, 4), "answered": (5, 4)}
+    assert score(few, 4, lambda part, tokens: read_right(model, places, part, tokens), batch=2).shape == (5, 4)
+    assert score(few, 4, lambda part, tokens: answered_right(model, texts, part, tokens), batch=2).shape == (5, 4)
 
 
 def test_a_score_is_the_share_of_places_that_a_reader_names(posters: Posters, texts: PosterTexts) -> None:
     model = build_arm(SMALL, "repeat", texts.tokenizer).eval()
 
     class AlwaysA(PlaceReader):
-        def forward(self, tokens: torch.Tensor, repeats: int) -> torch.Tensor:
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(torch.zeros(len(tokens), 4, dtype=torch.int64), 26).float()
 
-    found = score(model, AlwaysA(32, 2, 2, 1.0), texts, posters, 1)
-    assert torch.equal(found["read"], posters.letters == 0)
+    found = score(posters, 1, lambda part, tokens: read_right(model, AlwaysA(32, 2, 2, 1.0), part, tokens))
+    assert torch.equal(found, posters.letters == 0)
 
 
 def run_of(arm: str, seed: int, films: dict[str, list[str]], **recipe: object) -> dict[str, Any]:
@@ -169,13 +187,11 @@ def run_of(arm: str, seed: int, films: dict[str, list[str]], **recipe: object) -
         "test_seeds": [0, 1],
         "right": {"read": films, "answered": films},
         "parameters": 1,
-        "tokens_per_frame": 1,
-        "cpu_seconds": 1.0,
-        "seconds": 1.0,
+        "cost": {"read": {"seconds": 1.0, "cpu_seconds": 1.0}},
     }
 
 
-def test_a_table_and_directions_are_those_worked_out_by_hand(recipe_module: ModuleType) -> None:
+def test_a_table_and_directions_are_those_worked_out_by_hand(recipe_module: ModuleType, tmp_path: Path) -> None:
     # Eight films of four cells. PVC: one right of four at one repeat, two at two, all at four and eight.
     pvc = {"1": ["1000"] * 8, "2": ["1100"] * 8, "4": ["1111"] * 8, "8": ["1111"] * 8}
     repeat = {count: ["1100"] * 4 + ["1110"] * 4 for count in ("1", "2", "4", "8")}
@@ -193,8 +209,20 @@ def test_a_table_and_directions_are_those_worked_out_by_hand(recipe_module: Modu
     assert judged["repeats help PVC: 4 against 1"]["difference"] == 0.75
     still = judged["repeats do not help naive repetition: 4 against 1"]
     assert still["difference"] == 0 and still["verdict"] == "not different" and still["holds"]
-    assert judged["beyond training: PVC, 8 against 4"]["holds"] is None
+    assert judged["PVC, 8 against 4"]["holds"] is None
     assert any(line.startswith("| pvc | 25.0 [") for line in recipe_module.report_lines(found))
+    recipe_module.draw(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_the_page_shows_the_report_of_the_results(recipe_module: ModuleType) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    found = json.loads((docs / "results" / "tiny-pvc.json").read_text("utf-8"))
+    page = (docs / "tiny_pvc.md").read_text("utf-8").splitlines()
+    assert all(line in page for line in recipe_module.report_lines(found))
+    runs = [json.loads(line) for line in (docs / "results" / "tiny-pvc-runs.jsonl").read_text("utf-8").splitlines()]
+    assert recipe_module.summarise(runs) == found
+    assert {**runs[0]["recipe"], "seed": 0} == json.loads(json.dumps(TinyPvcRecipe().to_dict()))
 
 
 def test_a_film_under_several_seeds_is_one_group(recipe_module: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""The arms of the tiny PVC: ways to spend the same few tokens a frame, in models that are else alike."""
+"""The arms of the tiny PVC: ways to spend the same few tokens on a picture, in models that are else alike."""
 
 from __future__ import annotations
 
@@ -6,99 +6,75 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from longtake.core.config import StrictConfig, nearest_name
 from longtake.core.errors import ConfigError
-from longtake.models.pvc import PvcForConditionalGeneration
+from longtake.models.pvc import Grouping, PvcForConditionalGeneration
 from longtake.models.pvc_configuration import PvcConfig
 from longtake.models.tiny_pvc import tiny_pvc_config
 from longtake.nn.vision.progressive import LowRankLinear, TimeConditionedNorm, TimeMlp
 from longtake.train.tiny_pvc_posters import PosterSpec, context_id
 from longtake.train.tiny_vision import learning_rate_share
 
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way to make a frame's tokens.
-
-    temporal: the last layers look back in time. conditioned: the compressor's norm knows the time. pooled: tokens are
-    means of patches instead of patches side by side.
-    """
-
-    temporal: bool = False
-    conditioned: bool = False
-    pooled: bool = False
-
-
-ARMS = {
-    "pvc": Arm(temporal=True, conditioned=True),
-    "progressive": Arm(temporal=True),
-    "repeat": Arm(),
-    "pool": Arm(pooled=True),
-}
+# pvc: N copies of one token each, later ones look back at earlier ones. repeat: N copies that know nothing of one
+# another. pool: one copy, cut into N blocks, the mean of each a token.
+ARMS = ("pvc", "repeat", "pool")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TinyPvcRecipe(StrictConfig):
     """How large the model is, how long and how fast it learns, and from what.
 
-    repeats: how often training pictures are shown, one count a step, in turn. tokens_side: tokens a frame, high and
-    wide. Three lessons follow each other: for seeing_steps each patch names its letter; for reading_steps places are
-    read from the tokens; for answering_steps, none at first, the language model learns to answer `questions` a
-    picture from tokens that stay as they are. longest: positions over which the visual tokens are spread at most.
-    rank: of the conditioning. time_scale: as in PvcConfig. How far from neutral, where all copies are alike, a model
-    starts: condition_start and time_start, sizes of the last weights of conditioned norms and time embeddings as
-    multiples of the usual; gate_start, of the gates of temporal layers. seed: of weights and of all that is drawn.
+    tokens: how many a training picture gets, one count a step, in turn. Three lessons follow each other: for
+    seeing_steps each patch names its letter; for reading_steps places are read from the tokens; for answering_steps
+    the language model learns to answer `questions` a picture from tokens that stay as they are. rank: of the
+    conditioning. time_scale: as in PvcConfig. How far from neutral, where all copies are alike, a model starts:
+    condition_start and time_start, sizes of the last weights of conditioned norms and time embeddings as multiples of
+    the usual; gate_start, of the gates of temporal layers. seed: of weights and of all that is drawn.
     """
 
     poster: PosterSpec = dataclasses.field(default_factory=PosterSpec)
     patch_size: int = 14
-    tokens_side: int = 1
     tower_width: int = 64
     tower_layers: int = 4
     temporal_layers: int = 2
     width: int = 64
-    layers: int = 2
+    layers: int = 3
     heads: int = 4
     rank: int = 32
     time_scale: float = 1000.0
     condition_start: float = 3.0
     time_start: float = 8.0
     gate_start: float = 0.3
-    repeats: tuple[int, ...] = (4,)
-    num_posters: int = 4000
+    tokens: tuple[int, ...] = (1, 2, 4, 8)
+    num_posters: int = 12000
     seeing_steps: int = 60
-    reading_steps: int = 500
+    reading_steps: int = 2000
     answering_steps: int = 0
     batch: int = 32
     questions: int = 8
-    longest: int = 24
     learning_rate: float = 1e-3
     answering_rate: float = 2e-3
     warmup_steps: int = 40
     weight_decay: float = 0.02
     clip_norm: float = 1.0
-    report_every: int = 50
+    report_every: int = 51
     seed: int = 0
 
-    def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step: up and down over the first two lessons, and again over the third."""
-        first = self.seeing_steps + self.reading_steps
-        if step < first:
-            return self.learning_rate * learning_rate_share(step, self.warmup_steps, first)
-        return self.answering_rate * learning_rate_share(step - first, self.warmup_steps, self.answering_steps)
+    @property
+    def reading_rates(self) -> list[float]:
+        """Return the learning rate of each step before the language model learns: a line up, a cosine down."""
+        steps = self.seeing_steps + self.reading_steps
+        return [self.learning_rate * learning_rate_share(step, self.warmup_steps, steps) for step in range(steps)]
 
     @property
-    def total_steps(self) -> int:
-        """Return the steps of all three lessons."""
-        return self.seeing_steps + self.reading_steps + self.answering_steps
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """Return the tokens of a frame."""
-        return self.tokens_side**2
+    def answering_rates(self) -> list[float]:
+        """Return the learning rate of each step of the language model."""
+        steps = self.answering_steps
+        return [self.answering_rate * learning_rate_share(step, self.warmup_steps, steps) for step in range(steps)]
 
 
 def poster_config(recipe: TinyPvcRecipe, arm: str, tokenizer: PreTrainedTokenizerFast) -> PvcConfig:
@@ -108,7 +84,7 @@ def poster_config(recipe: TinyPvcRecipe, arm: str, tokenizer: PreTrainedTokenize
     """
     if arm not in ARMS:
         raise ConfigError(f"arm {arm!r} arrived; {nearest_name(arm, list(ARMS))}")
-    kind, grid = ARMS[arm], recipe.poster.image_size // recipe.patch_size
+    progressive, grid = arm == "pvc", recipe.poster.image_size // recipe.patch_size
     first = recipe.tower_layers - recipe.temporal_layers
     ids = {"bos_token_id": tokenizer.pad_token_id, "pad_token_id": tokenizer.pad_token_id}
     return tiny_pvc_config(
@@ -134,13 +110,13 @@ def poster_config(recipe: TinyPvcRecipe, arm: str, tokenizer: PreTrainedTokenize
             "eos_token_id": tokenizer.eos_token_id,
             **ids,
         },
-        use_temporal=kind.temporal,
-        temporal_layers=tuple(range(first, recipe.tower_layers)) if kind.temporal else (),
-        conditioning="low_rank" if kind.conditioned else "none",
+        use_temporal=progressive,
+        temporal_layers=tuple(range(first, recipe.tower_layers)) if progressive else (),
+        conditioning="low_rank" if progressive else "none",
         conditioning_rank=recipe.rank,
         time_scale=recipe.time_scale,
-        downsample_ratio=1.0 if kind.pooled else recipe.tokens_side / grid,
-        image_repeat_time=recipe.repeats[-1],
+        downsample_ratio=1.0 if arm == "pool" else 1 / grid,
+        image_repeat_time=1 if arm == "pool" else recipe.tokens[-1],
         img_context_token_id=context_id(tokenizer),
     )
 
@@ -151,9 +127,17 @@ def build_arm(recipe: TinyPvcRecipe, arm: str, tokenizer: PreTrainedTokenizerFas
         torch.manual_seed(recipe.seed)
         model = PvcForConditionalGeneration(poster_config(recipe, arm, tokenizer))
         _start(model, recipe)
-    if ARMS[arm].pooled:
-        model.limit_tokens(recipe.tokens_per_frame)
     return model
+
+
+def show(model: PvcForConditionalGeneration, pictures: Float[Tensor, "E 3 S S"], tokens: int) -> Float[Tensor, "E N D"]:
+    """Encode pictures into so many tokens each: copies of one token, or, of the arm that pools, blocks of one copy."""
+    copies = tokens
+    if model.compressor.config.factor == 1:
+        model.limit_tokens(tokens)
+        copies = 1
+    rows, _ = model.connect(pictures, Grouping((copies,) * len(pictures), (copies,) * len(pictures)))
+    return rows.unflatten(0, (-1, copies)).flatten(1, 2)
 
 
 @torch.no_grad()

@@ -49,23 +49,22 @@ class ReadingLayer(nn.Module):
 class PlaceReader(nn.Module):
     """Reads every place of a poster from its visual tokens: a query is a row and a column.
 
-    It knows of each token which copy it comes from, as the language model does from its position: by the relative
-    time of the copy, so that any count of copies can be read.
+    It knows of each token which one it is, as the language model does from its position: by its place relative to
+    their count, so that any count can be read.
     """
 
     def __init__(self, width: int, side: int, heads: int, time_scale: float, layers: int = 2) -> None:
         super().__init__()
         self.time_scale = time_scale
         self.row, self.column = nn.Embedding(side, width), nn.Embedding(side, width)
-        self.norm, self.copy = nn.LayerNorm(width), nn.Linear(TIME_CODE_WIDTH, width)
+        self.norm, self.order = nn.LayerNorm(width), nn.Linear(TIME_CODE_WIDTH, width)
         self.layers = nn.ModuleList(ReadingLayer(width, heads) for _ in range(layers))
         self.head = nn.Linear(width, len(LETTERS))
 
-    def forward(self, tokens: Float[Tensor, "E N D"], repeats: int) -> Float[Tensor, "E Q V"]:
-        """Return logits over letters for each place, row by row; the tokens are those of so many copies."""
+    def forward(self, tokens: Float[Tensor, "E N D"]) -> Float[Tensor, "E Q V"]:
+        """Return logits over letters for each place, row by row."""
         asked = (self.row.weight.unsqueeze(1) + self.column.weight).flatten(0, 1).expand(len(tokens), -1, -1)
-        copies = self.copy(time_code(relative_times(repeats, self.time_scale)))  # [R, D]
-        seen = self.norm(tokens) + copies.repeat_interleave(tokens.shape[1] // repeats, dim=0)
+        seen = self.norm(tokens) + self.order(time_code(relative_times(tokens.shape[1], self.time_scale)))
         for layer in self.layers:
             asked = layer(asked, seen)
         return self.head(asked)
