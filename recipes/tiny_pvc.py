@@ -124,7 +124,7 @@ def answer_arm(out: Path, arm: str, recipe: TinyPvcRecipe, posters: Posters, uns
     train_answering(model, texts, posters, recipe, watch)
     run["cost"]["answered"], run["curve"]["answered"] = watch.cost(), watch.curve
     run["right"]["answered"] = marks(unseen, lambda part, tokens: answered_right(model, texts, part, tokens))
-    save(dataclasses.replace(loaded, model=model), out)
+    save(dataclasses.replace(loaded, model=model), out.with_name(f"{out.name}-answering"))
     noted.write_text(json.dumps(run) + "\n", encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from longtake.core.chat import PLACEHOLDER_ID
 from longtake.core.errors import PromptError
 from longtake.methods.reduce.lp_comp import LpComp
 from longtake.methods.reduce.progressive_drop import ProgressiveDrop
+from longtake.models.generation import Step
 from longtake.models.prefix import PrefixStore
 from longtake.models.tiny import build_random, tiny_config
 from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
@@ -50,6 +51,23 @@ def test_a_second_question_costs_its_own_tokens_and_gives_the_numbers_of_a_first
         assert torch.allclose(warm[0].walked.entering_last, plain[0].walked.entering_last, atol=1e-5)
         assert torch.equal(warm[0].walked.kept[0], plain[0].walked.kept[0])
         assert warm[0].num_prompt_tokens == plain[0].num_prompt_tokens
+
+
+@pytest.mark.parametrize("reducer", BLIND)
+def test_what_every_question_says_of_the_video_is_read_with_it(reducer: object) -> None:
+    made, tokens, store = model(reducer), video(0), PrefixStore()
+
+    def said(ids: torch.Tensor, kept: PrefixStore | None) -> Step:
+        return next(made.stream(ids, [tokens], max_new_tokens=1, prefixes=kept, num_said=2))
+
+    said(prompt(7, 8, 9), store)
+    for ids, num_read in ((prompt(7, 8, 3, 4), 2), (prompt(7, 6, 3), 3 + 32 + 2)):  # the second says something else
+        warm, cold, plain = said(ids, store), said(ids, PrefixStore()), said(ids, None)
+        assert warm.num_read == num_read
+        assert torch.equal(warm.logits, cold.logits)
+        assert torch.allclose(warm.logits, plain.logits, atol=1e-5)
+        assert torch.equal(warm.walked.kept[0], plain.walked.kept[0])
+    assert said(prompt(7), store).num_read > 0  # a text no longer than what is said keeps a token of its own
 
 
 def test_a_drop_that_ranks_by_the_question_reads_everything_each_time() -> None:

@@ -41,4 +41,9 @@ def first_video_turn(question: str, duration_s: float, num_frames: int) -> str:
 
     Source: VideoChat-Flash inference; training puts a blank and a newline there (spec section 8.5).
     """
-    return f"{PLACEHOLDER}\n{time_message(duration_s, num_frames).strip()} {question}"
+    return f"{PLACEHOLDER}{said_of_video(duration_s, num_frames)} {question}"
+
+
+def said_of_video(duration_s: float, num_frames: int) -> str:
+    """Write what stands between a lone video and any question about it."""
+    return f"\n{time_message(duration_s, num_frames).strip()}"

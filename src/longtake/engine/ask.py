@@ -195,6 +195,7 @@ def _write(
             stop_ids=endings,
             chunk_size=writing.chunk_size,
             prefixes=writing.prefixes,
+            num_said=showing.num_said,
         )
         with memory_errors(num_frames, model):
             step: Step = next(steps)

@@ -11,7 +11,15 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from longtake.core.budget import Budget
-from longtake.core.chat import PLACEHOLDER, PLACEHOLDER_ID, Turn, first_video_turn, render_chat, time_message
+from longtake.core.chat import (
+    PLACEHOLDER,
+    PLACEHOLDER_ID,
+    Turn,
+    first_video_turn,
+    render_chat,
+    said_of_video,
+    time_message,
+)
 from longtake.core.errors import BudgetError, PromptError
 from longtake.core.types import VideoMemory
 from longtake.engine.ingest import Progress, Source, ingest
@@ -34,11 +42,13 @@ class Showing:
     """A prompt with what stands at its placeholders.
 
     ids: [L], one placeholder id for each block. blocks: [N, D] tokens each, in order; a memory is one or several.
+    num_said: how many tokens behind a lone video every question about it begins with.
     """
 
     memories: tuple[VideoMemory, ...]
     ids: Int64[Tensor, "L"]
     blocks: tuple[Tensor, ...]
+    num_said: int = 0
 
     @property
     def num_text(self) -> int:
@@ -206,7 +216,18 @@ def encode(prompt: str, model: LoadedModel) -> Int64[Tensor, "L"]:
 def show(memories: Sequence[VideoMemory], prompt: str, model: LoadedModel) -> Showing:
     """Put memories at the placeholders of a prompt."""
     blocks = [block for memory in memories for block in blocks_of(memory, model)]
-    return Showing(tuple(memories), encode(prompt, model), tuple(blocks))
+    ids = encode(prompt, model)
+    return Showing(tuple(memories), ids, tuple(blocks), _num_said(memories, ids, model))
+
+
+def _num_said(memories: Sequence[VideoMemory], ids: Int64[Tensor, "L"], model: LoadedModel) -> int:
+    """Count the tokens by which a prompt says how long its one video lasts; none if it does not begin so."""
+    if len(memories) != 1 or memories[0].settings.get("kind") == "image" or isinstance(model.config, PvcConfig):
+        return 0
+    video = shown(memories[0], model)
+    said = prompt_ids(model.tokenizer, said_of_video(video.duration_s, video.entries))
+    start = int((ids == PLACEHOLDER_ID).nonzero()[0]) + 1
+    return len(said) if torch.equal(ids[start : start + len(said)], said) else 0
 
 
 def check_fits(showing: Showing, context: int, frame_group: int) -> None:

@@ -209,7 +209,8 @@ def _wilson_of_share(share: float, count: int, level: float) -> Interval:
     z = float(_stats().norm.ppf((1 + level) / 2))
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), kind="Wilson", level=level)
+    low, high = min(middle - half, share), max(middle + half, share)  # at 0 and 1 rounding may leave the share out
+    return Interval(low=max(0.0, low), high=min(1.0, high), kind="Wilson", level=level)
 
 
 def _stats():

@@ -112,12 +112,13 @@ def stream(
     stop_ids: Sequence[int] = (),
     chunk_size: int | None = None,
     prefixes: PrefixStore | None = None,
+    num_said: int = 0,
 ) -> Iterator[Step]:
     """Yield each round of new tokens as soon as it is chosen; close the iterator to stop early.
 
     The count of new tokens is `max_new_tokens`, else the budget's. All prompts decode together; one that has ended
     is carried along and its tokens are not reported. prefixes: where the video of a lone prompt may have been read
-    already, as tokens, or is kept for the next one.
+    already, as tokens, or is kept for the next one; num_said: how many tokens behind it are kept with it.
 
     Raises: PromptError if a prompt does not fit the context; BudgetError on an option out of range; CheckpointError
         if the logits overflow.
@@ -128,7 +129,7 @@ def stream(
     sampler = Sampler(temperature=temperature, top_p=top_p, seed=seed)
     generator = sampler.generator()
     input_ids = input_ids.to(model.input_device)
-    shared = None if prefixes is None else prefixes.walk(model, input_ids, visuals, chunk_size)
+    shared = None if prefixes is None else prefixes.walk(model, input_ids, visuals, chunk_size, num_said)
     if shared is not None:
         walked, lengths, num_read = shared.walked, [shared.num_tokens], shared.num_read
     else:

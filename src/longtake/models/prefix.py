@@ -1,4 +1,4 @@
-"""The beginning of a prompt, up to the end of its video, read once for all questions that follow it."""
+"""The beginning of a prompt, its video and what is said of it, read once for all questions that follow it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(eq=False)
 class VideoPrefix:
-    """Keys of a system prompt and a video, to which text after the video is appended; one text at a time.
+    """Keys of a system prompt, a video and what every question says of it; the rest is appended, one text at a time.
 
-    ids: [P], the placeholder last. A prompt read behind a prefix gives the same numbers whether the prefix was read
+    ids: [P], with the placeholder. A prompt read behind a prefix gives the same numbers whether the prefix was read
     for it or long before: the text is appended in either case.
     """
 
@@ -41,20 +41,20 @@ class VideoPrefix:
     def read(
         cls,
         model: VisualLanguageModel,
-        prompt: Int64[Tensor, "L"],
+        ids: Int64[Tensor, "P"],
         features: Float[Tensor, "N D"],
         chunk_size: int | None = None,
     ) -> VideoPrefix:
-        """Read a prompt up to the end of its video."""
-        ids = prompt[: _end(prompt)].to(model.input_device)
+        """Read the beginning of a prompt."""
+        ids = ids.to(model.input_device)
         walked = model.prefill(model.splice_inputs(ids.unsqueeze(0), [features]), use_cache=True, chunk_size=chunk_size)
         assert walked.cache is not None, "a prefill with a cache returned none"
         return cls(model, ids, features, model.reducer, walked, walked.cache, walked.cache.mark())
 
-    def begins(self, model: VisualLanguageModel, prompt: Int64[Tensor, "L"], features: Float[Tensor, "N D"]) -> bool:
-        """Say whether this is the beginning of a prompt about these very tokens, for this very model and reducer."""
+    def serves(self, model: VisualLanguageModel, ids: Int64[Tensor, "P"], features: Float[Tensor, "N D"]) -> bool:
+        """Say whether this is that beginning of a prompt about these very tokens, for this very model and reducer."""
         same = self.model is model and self.reducer == model.reducer and self.features is features
-        return same and torch.equal(self.ids, prompt[: _end(prompt)].to(self.ids.device))
+        return same and torch.equal(self.ids, ids.to(self.ids.device))
 
     @torch.no_grad()
     def followed_by(self, text: Int64[Tensor, "n"]) -> WalkOutput:
@@ -106,10 +106,12 @@ class PrefixStore:
         input_ids: Int64[Tensor, "B L"],
         visuals: Sequence[Visual | Tensor],
         chunk_size: int | None = None,
+        num_said: int = 0,
     ) -> SharedRead | None:
         """Read a prompt, its video only if it is another than the last; none if what is kept of it depends on the text.
 
-        Only a single prompt with one video, given as tokens and followed by text, can share its beginning.
+        Only a single prompt with one video, given as tokens and followed by text, can share its beginning. num_said:
+        how many tokens behind the video belong to the beginning, since every question about it has them.
 
         Raises: PromptError if the prompt does not fit the context.
         """
@@ -118,11 +120,12 @@ class PrefixStore:
         features = visuals[0] if lone else None
         if not isinstance(features, Tensor) or _end(prompt) == len(prompt) or not _is_blind(model, len(features)):
             return None
-        text, num_read, total = prompt[_end(prompt) :], 0, len(prompt) - 1 + len(features)
+        end = min(_end(prompt) + num_said, len(prompt) - 1)
+        begun, text, num_read, total = prompt[:end], prompt[end:], 0, len(prompt) - 1 + len(features)
         check_lengths([total], model.config.context_length)
-        if self._last is None or not self._last.begins(model, prompt, features):
+        if self._last is None or not self._last.serves(model, begun, features):
             self._last = None  # the old one's memory goes before the new one's comes
-            self._last = VideoPrefix.read(model, prompt, features, chunk_size)
+            self._last = VideoPrefix.read(model, begun, features, chunk_size)
             num_read = len(self._last.ids) - 1 + len(features)
         return SharedRead(self._last.followed_by(text), total, num_read + len(text))
 

@@ -137,6 +137,7 @@ def _prefill(showing: Showing, model: LoadedModel, limits: Limits, prefixes: Pre
             max_new_tokens=1,
             chunk_size=limits.chunk_rows,
             prefixes=prefixes,
+            num_said=showing.num_said,
         )
         return next(steps)
 
