@@ -254,7 +254,10 @@ class GrowingStream:
         self._size_seen = self.size
         video = self.recording.open()
         if video is None and is_last:
-            raise VideoError(f"{self.source} gave no frame; expected a video; look at what sends it")
+            raise VideoError(
+                f"{self.source} gave no frame; expected a video; look at what sends it (an mp4 whose index stands "
+                "at its end needs a server that sends ranges: write it with -movflags +faststart, or fetch it first)"
+            )
         return video
 
     @property
