@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from longtake.core.errors import StorageError
+
 
 def flush(path: Path) -> None:
     """Have the operating system write a file, or which files a folder has, to the disk."""
@@ -33,3 +35,16 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none.
+
+    Raises: StorageError if that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder {folder} cannot be made ({error.strerror}); expected room and permission; choose another"
+        ) from error

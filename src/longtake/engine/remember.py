@@ -14,6 +14,7 @@ from torch import nn
 from longtake._version import __version__
 from longtake.core.budget import Budget
 from longtake.core.errors import ConfigError, MemoryFormatError, StorageError, VideoError
+from longtake.core.files import make_folder
 from longtake.core.types import Frames, Span, VideoMemory
 from longtake.engine.ingest import Progress, Source, default_rule, ingest, ingest_segments
 from longtake.engine.ledger import Ledger
@@ -361,19 +362,6 @@ class _Writing:
                     data = pack_segment(segment.tokens, segment.frame_pts_s, pictures[-1], self.store, number * size)
                     writer.append(data)
                     cost.add(bytes=len(data), tokens=len(segment.tokens))
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder where there is none.
-
-    Raises: StorageError if that cannot be done.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the folder {folder} cannot be made ({error.strerror}); expected room and permission; choose another"
-        ) from error
 
 
 def _is_finished(path: Path, header: MemoryHeader) -> bool:

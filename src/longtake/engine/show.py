@@ -18,7 +18,6 @@ from longtake.core.chat import (
     first_video_turn,
     render_chat,
     said_of_video,
-    time_message,
 )
 from longtake.core.errors import BudgetError, PromptError
 from longtake.core.types import VideoMemory
@@ -203,7 +202,7 @@ def _with_time(item: Shown) -> str:
     """Write the placeholder of one of several; a video says how long it lasts, as a lone one does."""
     if item.kind == "image":
         return PLACEHOLDER
-    return f"{PLACEHOLDER}\n{time_message(item.duration_s, item.entries).strip()}"
+    return f"{PLACEHOLDER}{said_of_video(item.duration_s, item.entries)}"
 
 
 def encode(prompt: str, model: LoadedModel) -> Int64[Tensor, "L"]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import selectors
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Iterator
@@ -19,27 +14,16 @@ import numpy as np
 
 from longtake.core import errors
 from longtake.core.errors import ConfigError, DecodeTimeoutError, VideoError
+from longtake.media.child import end_child, send_line, start_child
 from longtake.media.scan import Picture, Scan
 
 MAX_HEAD_BYTES = 1 << 20
 PIPE_BYTES = 1 << 20
-# The worker looks for modules exactly where its parent does, and never in the working directory.
 START = (
-    "import json, resource, sys; sys.path[:] = json.loads(sys.argv[1]); most = json.loads(sys.argv[2]); "
+    "import resource; most = json.loads(sys.argv[2]); "
     "most and resource.setrlimit(resource.RLIMIT_AS, (most, most)); "
     "from longtake.media.worker import main; sys.exit(main())"
 )
-
-
-def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-    """Kill a worker with the programs that it started, and take what it leaves behind."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    for pipe in (process.stdin, process.stdout, log):
-        if pipe is not None:
-            pipe.close()
-    process.wait()
 
 
 class DecoderProcess:
@@ -100,23 +84,11 @@ class DecoderProcess:
 
     def _ask(self, request: dict[str, Any]) -> None:
         if self._process is None:
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-            places = json.dumps([place for place in sys.path if place])
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, places, json.dumps(self.memory_limit_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                bufsize=0,
-                start_new_session=True,
-            )
-            self._finalizer = weakref.finalize(self, _end, self._process, self._log)
-        assert self._process.stdin is not None
+            most = json.dumps(self.memory_limit_bytes)
+            self._process, self._log = start_child(START, most, stdout=subprocess.PIPE)
+            self._finalizer = weakref.finalize(self, end_child, self._process, self._log)
         try:
-            # An unbuffered pipe may take a part of a long request.
-            message = memoryview(json.dumps(request).encode() + b"\n")
-            while message:
-                message = message[self._process.stdin.write(message) :]
+            send_line(self._process, request)
         except BrokenPipeError:
             self._crashed()
 

@@ -6,12 +6,9 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +18,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from longtake.core import errors
-from longtake.core.errors import ConfigError, MemoryBusyError, StorageError, VideoError
+from longtake.core.errors import ConfigError, MemoryBusyError, VideoError
+from longtake.core.files import make_folder
+from longtake.media.child import end_child, send_line, start_child
 from longtake.media.clock import Clock
 from longtake.media.info import VideoInfo
 from longtake.media.recorder import PROTOCOLS, Order, PieceTable, State, table_path
@@ -34,10 +33,7 @@ CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 DEFAULT_PIECE_S = 10.0
 DEFAULT_LIMIT_BYTES = 256_000_000
 FRAMES_AT_ONCE = 8
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from longtake.media.recorder import main; sys.exit(main())"
-)
+START = "from longtake.media.recorder import main; sys.exit(main())"
 
 
 def is_stream(source: object) -> bool:
@@ -108,17 +104,6 @@ class _FromPieces:
         """Nothing is held open."""
 
 
-def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-    """End the recorder at once."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-    log.close()
-
-
 class Recording:
     """A recording under way; use it as a context manager, or close it. What was not read yet is gone on with later.
 
@@ -149,12 +134,7 @@ class Recording:
             piece_s=piece_s,
             quiet_s=quiet_s,
         )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"{folder} cannot be made ({error.strerror}); expected room and permission; choose another place"
-            ) from error
+        make_folder(folder)
         self._info: VideoInfo | None = None
         self._lock = self._locked()
         State.read(folder).going_on().write(folder)
@@ -229,7 +209,7 @@ class Recording:
 
     def close(self) -> None:
         """End the recorder; what it has finished stays."""
-        _end(self._process, self._log)
+        end_child(self._process, self._log)
         self._lock.close()
 
     def __enter__(self) -> Recording:
@@ -255,18 +235,10 @@ class Recording:
         return lock
 
     def _start(self) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
-        log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, json.dumps([place for place in sys.path if place])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            bufsize=0,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
+        process, log = start_child(START)
         # The address may hold a password: it goes through a pipe, where no list of processes shows it.
-        process.stdin.write(json.dumps(self.order.to_dict()).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it crashed, which `state` tells
+            send_line(process, self.order.to_dict())
         return process, log
 
     def _parts(self) -> list[_Part]:

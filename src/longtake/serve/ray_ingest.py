@@ -28,7 +28,8 @@ from longtake.core.errors import (
     MemoryFormatError,
     VideoError,
 )
-from longtake.engine.remember import Wish, make_folder, remember
+from longtake.core.files import make_folder
+from longtake.engine.remember import Wish, remember
 from longtake.media.sources import IMAGE_SUFFIXES
 from longtake.models.loaded import LoadedModel
 from longtake.serve.quarantine import Quarantine, Quarantined, state_of

@@ -22,13 +22,17 @@ NUM_PAIRS = 256
 class Placing(nn.Module):
     """Scales that weigh how late a visual token stands, after one layer, and how late what a mention names, after more.
 
-    seen_layer, named_layer: how many layers have been read where each is weighed.
+    seen_layer, named_layer: how many layers have been read where each is weighed. seed: of the pairs and the first
+    scales.
     """
 
-    def __init__(self, width: int, seen_layer: int, named_layer: int) -> None:
+    def __init__(self, width: int, seen_layer: int, named_layer: int, seed: int = 0) -> None:
         super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
         self.seen_layer, self.named_layer = seen_layer, named_layer
         self.seen, self.named = nn.Linear(width, 1, bias=False), nn.Linear(width, 1, bias=False)
+        for scale in (self.seen, self.named):
+            nn.init.normal_(scale.weight, std=width**-0.5, generator=self.generator)
 
     def forward(
         self, hidden: Sequence[Float[Tensor, "B L D"]], mentions: Sequence[Proofs]
@@ -38,7 +42,7 @@ class Placing(nn.Module):
         seen_gaps, named_gaps = [], []
         for sample, one in enumerate(mentions):
             weights = seen[sample, one.visual]
-            early, late = torch.randint(len(weights), (2, NUM_PAIRS)).sort(dim=0).values
+            early, late = torch.randint(len(weights), (2, NUM_PAIRS), generator=self.generator).sort(dim=0).values
             seen_gaps.append((weights[late] - weights[early])[late > early])
             rows, places = first_places(one)
             early, late = (places.unsqueeze(1) < places).nonzero().T

@@ -345,7 +345,9 @@ def train_language(
     texts = Texts(tokenizer)
     if is_new:
         match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
-    placing = Placing(model.config.hidden_size, 1, recipe.mentioning_layers[-1] + 1) if recipe.placing_weight else None
+    placing = None
+    if recipe.placing_weight:
+        placing = Placing(model.config.hidden_size, 1, recipe.mentioning_layers[-1] + 1, recipe.seed)
     parameters = [*model.projector.parameters(), *model.language.parameters()]
     parameters += placing.parameters() if placing else ()
     optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)

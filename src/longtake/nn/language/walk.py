@@ -263,7 +263,8 @@ def _run_stretch(
             if index == len(language.layers) - 1:
                 _note_last_rows(state, hidden, start)
             layer_cache = cache.layers[index] if cache is not None else None
-            if index == only_keys and layer_cache is not None:
+            if index == only_keys:
+                assert layer_cache is not None, "keys alone are wanted, and there is no cache to write them into"
                 write_keys(language.layers[index], hidden, rotation, layer_cache, start, total)
                 continue
             hidden = run_layer(language.layers[index], hidden, rotation, layer_cache, start=start, total=total)
