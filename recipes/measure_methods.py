@@ -1,11 +1,12 @@
 """Measure every method on the same films: `python recipes/measure_methods.py CHECKPOINT OUT.jsonl --part methods`.
 
 Part `methods` asks about films of 64, 256 and 1,024 frames in every way of `measured_arms.py`; part `needles` about
-cards at six depths of films of up to 10,000 frames, all different, in the papers' ways. Films are of the test split,
-written to real mp4 files and read back; each is decoded and seen once, compressed once for each compressor, and asked
-through `longtake.ask`. A line of OUT is a film under an arm: what was right, tokens that enter each layer, seconds. A
-run that was killed goes on where it was; the first line says which model and machine the others are of.
-`python recipes/write_results.py` makes the page of it. `bundled` is the model that comes with the package.
+cards at six depths of films of up to 10,000 frames, all different, in the papers' ways; parts `pvc` and `static` ask
+the same of the checkpoints that `tiny_pvc_films.py` trains. Films are of the test split, written to real mp4 files and
+read back; each is decoded and seen once, compressed once for each compressor, and asked through `longtake.ask`. A line
+of OUT is a film under an arm: what was right, tokens that enter each layer, seconds. A run that was killed goes on
+where it was; the first line says which model and machine the others are of. `python recipes/write_results.py` makes
+the page of it. `bundled` is the model that comes with the package.
 """
 
 from __future__ import annotations
@@ -25,9 +26,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from film_patches import FilmPatches
+from film_patches import FilmPatches, own_memory
 from filmstrip_films import TEST_SEED, drawn_film
-from measured_arms import ARMS, CLIP_FRAMES, EVEN, LONG, NEEDLE_ARMS, RANDOM, SELECTORS, Arm
+from measured_arms import (
+    ARMS,
+    CLIP_FRAMES,
+    EVEN,
+    EVERY_ARM,
+    LONG,
+    NEEDLE_ARMS,
+    PVC,
+    PVC_CHOSEN,
+    PVC_RANDOM,
+    RANDOM,
+    SELECTORS,
+    STATIC,
+    Arm,
+)
 
 import longtake
 from longtake._version import __version__
@@ -64,15 +79,20 @@ class Cell:
     level: str = ""
 
 
+NEEDLE_PARTS: Mapping[str, Sequence[str]] = {
+    "needles": NEEDLE_ARMS,
+    "pvc": (PVC.name, PVC_CHOSEN.name, PVC_RANDOM.name),
+    "static": (STATIC.name,),
+}
 CELLS = (
     Cell(part="methods", level="L1", frames=64, films=20, questions=8, kept=16, arms=tuple(ARMS)),
     Cell(part="methods", level="L2", frames=256, films=12, questions=8, kept=32, arms=LONG),
     Cell(part="methods", level="L3", frames=1024, films=5, questions=12, kept=64, arms=LONG),
-    Cell(part="needles", frames=64, films=20, questions=6, kept=256, arms=NEEDLE_ARMS),
-    Cell(part="needles", frames=256, films=20, questions=6, kept=256, arms=NEEDLE_ARMS),
-    Cell(part="needles", frames=1000, films=10, questions=6, kept=256, arms=NEEDLE_ARMS),
-    Cell(part="needles", frames=3000, films=6, questions=6, kept=256, arms=NEEDLE_ARMS),
-    Cell(part="needles", frames=10_000, films=4, questions=6, kept=256, arms=NEEDLE_ARMS),
+    *(
+        Cell(part=part, frames=frames, films=films, questions=6, kept=256, arms=arms)
+        for part, arms in NEEDLE_PARTS.items()
+        for frames, films in ((64, 20), (256, 20), (1000, 10), (3000, 6), (10_000, 4))
+    ),
 )
 
 
@@ -110,7 +130,7 @@ def measure(model: LoadedModel, cells: Sequence[Cell], out: Path, command: str, 
     for cell in cells:
         for number in range(cell.films):
             film, asked = film_and_questions(cell, number)
-            arms = [ARMS[name] for name in cell.arms if (cell.frames, film.spec.seed, name) not in done]
+            arms = [EVERY_ARM[name] for name in cell.arms if (cell.frames, film.spec.seed, name) not in done]
             if not arms:
                 continue
             started = time.perf_counter()
@@ -159,7 +179,7 @@ def machine() -> str:
 
 def film_and_questions(cell: Cell, number: int) -> tuple[Film, list[Asked]]:
     """Plan a film and choose its questions."""
-    if cell.part == "needles":
+    if cell.part in NEEDLE_PARTS:
         task = SingleNeedle(name="niah", frames=(cell.frames,))
         film = task.film(number, cell.frames)
         return film, [Asked(question, f"{depth:g}") for question, depth in task.questions(film)][: cell.questions]
@@ -191,26 +211,51 @@ class Seen:
     seconds: Mapping[str, float]
 
 
+class Memories:
+    """The memories of a film, each made once: by compressor, and by what is left of its frames before that."""
+
+    def __init__(self, model: LoadedModel, video: Video, num_frames: int, fps: float) -> None:
+        self.model, self.video, self.num_frames, self.fps = model, video, num_frames, fps
+        self._patches: FilmPatches | None = None
+        self._known: dict[tuple[object, str], tuple[VideoMemory, dict[str, float]]] = {}
+
+    def of(self, arm: Arm, seed: int) -> tuple[VideoMemory, dict[str, float]]:
+        """Return what an arm sees, and what it took in seconds."""
+        method = None if arm.compress is None else arm.compress(seed)
+        key = (arm.resize, "" if method is None else method.fingerprint())
+        if key not in self._known:
+            self._known[key] = self._make(arm, method)
+        return self._known[key]
+
+    def _make(self, arm: Arm, method: Any) -> tuple[VideoMemory, dict[str, float]]:
+        if method is None:
+            memory, seconds = own_memory(self.video, self.model, self.num_frames, self.fps)
+            return memory, {"encode": seconds, "compress": 0.0}
+        source = self._seen() if arm.resize is None else self._resized(arm.resize)
+        memory, compress_s = source.memory(method)
+        return memory, {"encode": source.encode_s, "compress": compress_s}
+
+    def _seen(self) -> FilmPatches:
+        if self._patches is None:
+            self._patches = FilmPatches(self.video, self.model, self.num_frames, self.fps)
+        return self._patches
+
+    def _resized(self, sides: tuple[int, int]) -> FilmPatches:
+        patch = self.model.config.vision_config.image_size // self.model.model.vision.grid(CLIP_FRAMES).rows
+        small = LowResolution(self.video, (sides[0] * patch, sides[1] * patch))
+        return FilmPatches(small, self.model, self.num_frames, self.fps)
+
+
 def measure_film(
     model: LoadedModel, cell: Cell, film: Film, asked: Sequence[Asked], arms: Sequence[Arm], video: Video
 ) -> Iterator[dict[str, Any]]:
     """Yield what each arm makes of a film; arms that see it alike share one memory."""
-    seed, fps, side = film.spec.seed, film.spec.fps, model.config.vision_config.image_size
-    patches = FilmPatches(video, model, cell.frames, fps)
-    memories: dict[tuple[object, str], tuple[VideoMemory, float]] = {}
+    seed, side = film.spec.seed, model.config.vision_config.image_size
+    memories = Memories(model, video, cell.frames, film.spec.fps)
     for arm in arms:
-        method, source = arm.compress(seed), patches
-        if arm.resize is not None:
-            patch = side // model.model.vision.grid(CLIP_FRAMES).rows
-            most = (arm.resize[0] * patch, arm.resize[1] * patch)
-            source = FilmPatches(LowResolution(video, most), model, cell.frames, fps)
-        key = (arm.resize, method.fingerprint())
-        if key not in memories:
-            memories[key] = source.memory(method)
-        memory, compress_s = memories[key]
+        memory, costs = memories.of(arm, seed)
         if arm.is_black:
             memory = still(np.zeros((side, side, 3), np.uint8), memory, Reader(model, BUDGET))
-        costs = {"encode": source.encode_s, "compress": compress_s}
         seen = Seen(arm=arm, memory=memory, seed=seed, kept=cell.kept, seconds=costs)
         yield {"frames": cell.frames, "film": seed, "arm": arm.name} | answers(model, seen, asked)
 

@@ -32,7 +32,8 @@ EVEN, RANDOM = "uniform frames", "random frames"
 class Arm:
     """One way to see a film and to read it.
 
-    family: compress, memory, reduce, select, together or blind. compress: makes the method for a film's seed. budget:
+    family: compress, memory, reduce, select, together or blind. compress: makes the method for a film's seed; none:
+    the checkpoint's own, as it is. budget:
     tokens a frame that the memory is merged to afterwards. select: a key of SELECTORS, EVEN or RANDOM. tells_seconds:
     whether the prompt says which seconds were chosen, as `longtake ask` does; else it is that of the whole film, as
     released. control: the arm that takes as much at random. resize: rows and columns of patches that a plain resize of
@@ -41,7 +42,7 @@ class Arm:
 
     name: str
     family: str
-    compress: Callable[[int], Any]
+    compress: Callable[[int], Any] | None
     budget: float | None = None
     reduce: Any = None
     select: str | None = None
@@ -169,3 +170,13 @@ LONG = (
 )  # fmt: skip
 SYSTEMS = ("ToMe (1)", "VideoChat-Flash way", "XComp way")
 NEEDLE_ARMS = (*SYSTEMS, "random patches (1)", "random patches, random tokens", "random frames, LP-Comp")
+
+# Checkpoints of their own (`tiny_pvc_films.py`), each measured by itself: a control is another one, trained alike.
+STATIC = Arm(name="static frames", family="together", compress=None)
+PVC = Arm(name="PVC", family="together", compress=None, control=STATIC.name)
+PVC_CHOSEN = Arm(
+    name="PVC, frames chosen", family="together", compress=None, select="QC-Comp local", control="PVC, random frames"
+)
+PVC_RANDOM = Arm(name="PVC, random frames", family="together", compress=None, select=RANDOM)
+OWN_ARMS: Mapping[str, Arm] = {arm.name: arm for arm in (PVC, PVC_CHOSEN, PVC_RANDOM, STATIC)}
+EVERY_ARM: Mapping[str, Arm] = {**ARMS, **OWN_ARMS}

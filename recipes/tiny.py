@@ -27,7 +27,7 @@ from longtake.models.loaded import LoadedModel
 from longtake.models.tiny import small_config, word_tokenizer
 from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
 from longtake.nn.vision.umt import UmtTower
-from longtake.train.film_bank import build_bank
+from longtake.train.film_bank import build_bank, merged_by_tome
 from longtake.train.film_clips import ClipStream
 from longtake.train.tiny_language import LanguageRecipe, train_language
 from longtake.train.tiny_vision import VisionRecipe, train_vision
@@ -177,9 +177,8 @@ def main() -> None:
     model = VideoChatFlashForConditionalGeneration(config)
     model.vision.load_state_dict(tower.state_dict())
     model.vision.eval()
-    bank = build_bank(
-        model.vision, dataclasses.replace(clips, first_seed=BANK_SEED), given.films, language.budgets, lambda *_: None
-    )
+    own_clips = dataclasses.replace(clips, first_seed=BANK_SEED)
+    bank = build_bank(merged_by_tome(model.vision, language.budgets), own_clips, given.films)
     train_language(model, bank, tokenizer, language, curve.stage("language"))
     for number, leg in enumerate(refine, 1):
         train_language(model, bank, tokenizer, leg, curve.stage(f"refine {number}"), is_new=False)

@@ -27,7 +27,7 @@ from longtake.methods.compress.tome import ToMe
 from longtake.methods.reduce.lp_comp import LpComp
 from longtake.methods.reduce.progressive_drop import ProgressiveDrop
 from longtake.models.loaded import LoadedModel
-from longtake.train.film_bank import FilmBank, build_bank
+from longtake.train.film_bank import FilmBank, build_bank, merged_by_tome
 from longtake.train.film_clips import ClipStream
 from longtake.train.tiny_tuning import TuningRecipe, tune
 
@@ -103,7 +103,7 @@ def bank_of(loaded: LoadedModel, given: argparse.Namespace) -> FilmBank:
     if given.bank is not None:
         return torch.load(given.bank, weights_only=False)
     clips = ClipStream(image_size=loaded.config.vision_config.image_size, first_seed=BANK_SEED)
-    return build_bank(loaded.model.vision, clips, given.bank_films, (4,), lambda *_: None)
+    return build_bank(merged_by_tome(loaded.model.vision, (4,)), clips, given.bank_films)
 
 
 def tuned(loaded: LoadedModel, bank: FilmBank, name: str, seed: int, given: argparse.Namespace) -> None:

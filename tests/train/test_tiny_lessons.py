@@ -21,13 +21,15 @@ from longtake.train.film_bank import (
     FilmBank,
     build_bank,
     compose,
+    merged_by_tome,
     roughen,
     training_questions,
     whole_film,
 )
 from longtake.train.film_clips import CLASSES, NUM_CARD_CLASSES, ClipStream
+from longtake.train.steps import learning_rate_share
 from longtake.train.tiny_language import LanguageRecipe, compose_films, match_by_content, train_language
-from longtake.train.tiny_vision import VisionRecipe, card_means, learning_rate_share, token_labels, train_vision
+from longtake.train.tiny_vision import VisionRecipe, card_means, token_labels, train_vision
 
 MIX = {"N1": 1.0, "NH pointer": 1.0, "OR": 1.0, "OR first": 1.0, "CO": 1.0}
 SMALL = ClipStream(image_size=16, render_size=32)
@@ -37,7 +39,7 @@ TOWER = UmtConfig(image_size=16, patch_size=8, width=32, depth=2, num_heads=2, s
 @pytest.fixture(scope="module")
 def bank() -> FilmBank:
     torch.manual_seed(0)
-    return build_bank(UmtTower(TOWER).eval(), SMALL, 3, (1, 2), lambda done, total: None)
+    return build_bank(merged_by_tome(UmtTower(TOWER).eval(), (1, 2)), SMALL, 3)
 
 
 def test_clips_show_what_their_labels_say() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,10 @@ class FilmBank:
         """Count of clips."""
         return len(self.shown)
 
+    def place(self, clip: int) -> int:
+        """Return where in its own film a clip stands."""
+        return clip - self.first_clip[int(np.searchsorted(self.first_clip, clip, side="right")) - 1]
+
     @functools.cached_property
     def clips_of(self) -> Mapping[int, list[int]]:
         """By the number of a card that a clip without motion shows: those clips."""
@@ -74,22 +78,30 @@ class FilmBank:
         return frozenset(clip for clips in self.moved for clip in clips)
 
 
+Encode = Callable[[Float[Tensor, "K F 3 S S"]], Mapping[int, Float[Tensor, "K M C"]]]
+
+
+def merged_by_tome(tower: UmtTower, budgets: Sequence[int]) -> Encode:
+    """Return what encodes clips and merges their patches to each count of tokens a frame."""
+
+    def encode(pixels: Tensor) -> dict[int, Tensor]:
+        patches, grid = tower.encode_together(pixels), tower.grid(CLIP_FRAMES)
+        return {budget: ToMe(tokens_per_frame=budget)(patches, grid).features for budget in dict.fromkeys(budgets)}
+
+    return encode
+
+
 @torch.no_grad()
 def build_bank(
-    tower: UmtTower,
-    stream: ClipStream,
-    num_films: int,
-    budgets: tuple[int, ...],
-    report: Callable[[int, int], None],
+    encode: Encode, stream: ClipStream, num_films: int, report: Callable[[int, int], None] = lambda *_: None
 ) -> FilmBank:
-    """Render and encode films; each budget merges the same patches."""
-    parts: dict[int, list[Tensor]] = {budget: [] for budget in budgets}
+    """Render and encode films: encode makes tokens of the clips of one, by count of tokens a frame."""
+    parts: dict[int, list[Tensor]] = {}
     first_clip, cards, shown, happened, motions, moved = [0], [], [], [], [], []
     for number in range(num_films):
         clips = stream(number)
-        patches = tower.encode_together(clips.pixels)
-        for budget, kept in parts.items():
-            kept.append(ToMe(tokens_per_frame=budget)(patches, tower.grid(CLIP_FRAMES)).features)
+        for budget, tokens in encode(clips.pixels).items():
+            parts.setdefault(budget, []).append(tokens)
         start = len(cards)
         cards += clips.film.cards
         for frames in clips.card.tolist():
@@ -105,8 +117,8 @@ def build_bank(
                 moved.append(range(first_clip[-1] + first, first_clip[-1] + last + 1))
         first_clip.append(len(shown))
         report(number + 1, num_films)
-    tokens = {budget: torch.cat(kept) for budget, kept in parts.items()}
-    return FilmBank(tokens, first_clip, cards, shown, happened, motions, moved)
+    joined = {budget: torch.cat(kept) for budget, kept in parts.items()}
+    return FilmBank(joined, first_clip, cards, shown, happened, motions, moved)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,8 +145,12 @@ def compose(
     card_share: float,
     motion_share: float = 0.0,
     chain_share: float = 0.0,
+    *,
+    keeps_times: bool = False,
 ) -> Composed:
     """Put short runs of clips of many films together, in any order; no two of its cards are of one shape and colour.
+
+    keeps_times: in the order of their places in their own films, for tokens that know when their frame was shown.
 
     card_share: how many of the clips should show a card; the others come from where films show none. motion_share: how
     many runs should show a motion, whole; no two of a film are of one colour. chain_share: how many runs should show a
@@ -154,7 +170,10 @@ def compose(
         fitting = list(itertools.takewhile(functools.partial(_fits, bank, keys), run[:room]))
         runs.append(fitting)
         room -= len(fitting)
-    clips = [clip for place in rng.permutation(len(runs)) for clip in runs[place]]
+    places = rng.permutation(len(runs)).tolist()
+    if keeps_times:
+        places = sorted((place for place in places if runs[place]), key=lambda place: bank.place(runs[place][0]))
+    clips = [clip for place in places for clip in runs[place]]
     return Composed(clips, list(dict.fromkeys(card for clip in clips for card in bank.shown[clip])), motions)
 
 

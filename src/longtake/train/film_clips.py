@@ -67,8 +67,8 @@ class ClipStream:
     render_size: int = 128
     needle_size: tuple[float, float] = (0.18, 0.62)
 
-    def __call__(self, number: int, count: int | None = None) -> Clips:
-        """Return all clips of film `number`, or `count` random ones."""
+    def __call__(self, number: int, count: int | None = None, run: int = 1) -> Clips:
+        """Return all clips of film `number`, or `count` random ones, `run` of them always in a row."""
         rng = np.random.Generator(np.random.Philox(key=[self.first_seed, number]))
         spec = FilmSpec(
             seed=self.first_seed + number,
@@ -84,7 +84,10 @@ class ClipStream:
         )
         first = int(rng.integers(CLIP_FRAMES))
         num_clips = (self.film_frames - first) // CLIP_FRAMES
-        chosen = np.arange(num_clips) if count is None else rng.choice(num_clips, size=count, replace=False)
+        chosen = np.arange(num_clips)
+        if count is not None:
+            starts = rng.choice(num_clips - run + 1, size=count // run, replace=False)
+            chosen = (starts[:, None] + np.arange(run)).ravel()
         return clips_of(build_film(spec), first, chosen, self.image_size, self.render_size)
 
 

@@ -18,16 +18,14 @@ from longtake.core.chat import IGNORE_LABEL, SYSTEM_TEXT, time_message
 from longtake.core.config import StrictConfig
 from longtake.media.filmstrip.attributes import DIRECTIONS
 from longtake.media.filmstrip.world import Card, Motion
-from longtake.models.videochat_flash import VideoChatFlashForConditionalGeneration
+from longtake.models.base import VisualLanguageModel
 from longtake.nn.language.layers import project_heads, rotation_at
 from longtake.ops.rope import rotate
 from longtake.train.film_bank import Asked, Composed, FilmBank, compose, training_questions, whole_film
 from longtake.train.film_clips import CLIP_FRAMES
 from longtake.train.packed_questions import PackedBatch, PackedText, Proofs, pack
 from longtake.train.placing import Placing
-from longtake.train.tiny_vision import learning_rate_share, small_adamw
-
-Report = Callable[[dict[str, float]], None]
+from longtake.train.steps import Report, small_adamw, take_steps, warmed_rates
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,8 @@ class LanguageRecipe(StrictConfig):
     it. looking_layers: layers (the last one last) that are taught to look at the clips that prove the answer; the
     evidence of an answer is read from there. naming_weight: of the loss that has the word table name what each
     visual token shows. placing_weight: of the loss that has tokens tell their order in time (`train.placing`).
-    rough_share: of questions in which words are missing or wrong. seed: of all that is drawn.
+    rough_share: of questions in which words are missing or wrong. keeps_times: clips stay in the order of their places
+    in their own films, for tokens that know when their frame was shown. seed: of all that is drawn.
     """
 
     steps: int = 2500
@@ -88,20 +87,48 @@ class LanguageRecipe(StrictConfig):
     naming_weight: float = 0.5
     placing_weight: float = 0.0
     rough_share: float = 0.0
+    keeps_times: bool = False
     report_every: int = 50
     seed: int = 0
+
+    @property
+    def rates(self) -> list[float]:
+        """Return the learning rate of each step."""
+        return warmed_rates(self.learning_rate, self.warmup_steps, self.steps)
 
     def budget_of(self, step: int) -> int:
         """Return the tokens a frame of a step: the first phases have the first budget, later ones each in turn."""
         return self.budgets[0] if step < self.short_steps else self.budgets[step % len(self.budgets)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptForm:
+    """The text around a film and a question about it, as `longtake ask` writes it for a family of models.
+
+    before, after: the film; after: of its seconds and frames. blank: whether one stands before a question. answering:
+    between a question and its answer.
+    """
+
+    before: str
+    after: Callable[[float, int], str]
+    blank: str
+    answering: str
+
+
+FLASH_FORM = PromptForm(
+    before=f"<|im_start|>system\n{SYSTEM_TEXT}<|im_end|>\n<|im_start|>user\n",
+    after=lambda seconds, frames: f"\n{time_message(seconds, frames).strip()}",
+    blank=" ",
+    answering="<|im_end|>\n<|im_start|>assistant\n",
+)
+
+
 class Texts:
     """Turns questions about films into ids, each text once."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.before = self.ids(f"<|im_start|>system\n{SYSTEM_TEXT}<|im_end|>\n<|im_start|>user\n")
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: PromptForm = FLASH_FORM) -> None:
+        self.tokenizer, self.form = tokenizer, form
+        self.before = self.ids(form.before)
         self._known: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
@@ -110,7 +137,7 @@ class Texts:
 
     def packed(self, num_frames: int, asked: list[Asked], tokens_per_clip: int) -> PackedText:
         """Write the text around a film of that many frames, one a second, with its questions."""
-        after = self.ids(f"\n{time_message(float(num_frames), num_frames).strip()}")
+        after = self.ids(self.form.after(float(num_frames), num_frames))
         pieces = [(self._question(one.text), self._answer(one.answer)) for one in asked]
 
         def tokens(clips: list[int]) -> list[int]:
@@ -123,7 +150,8 @@ class Texts:
     def _mentions(self, asked: Asked) -> Iterator[tuple[int, list[int]]]:
         """Find the token that ends each mention, counted from the beginning of the question."""
         for name, clips in asked.mentions.items():
-            for text, before in ((f" {asked.text}", 0), (asked.answer, len(self._question(asked.text)))):
+            question = f"{self.form.blank}{asked.text}"
+            for text, before in ((question, 0), (asked.answer, len(self._question(asked.text)))):
                 if name in text:
                     end = text.index(name) + len(name)
                     yield before + len(self._once(text[:end])) - 1, clips
@@ -137,7 +165,7 @@ class Texts:
         return [id_ for word in words for text in (word, f" {word}") for id_ in self._once(text)]
 
     def _question(self, text: str) -> list[int]:
-        return self._once(f" {text}<|im_end|>\n<|im_start|>assistant\n")
+        return self._once(f"{self.form.blank}{text}{self.form.answering}")
 
     def _answer(self, text: str) -> list[int]:
         return self._once(f"{text}<|im_end|>")
@@ -161,7 +189,8 @@ def compose_films(bank: FilmBank, recipe: LanguageRecipe, step: int, rng: np.ran
     share = min(rng.uniform(*recipe.card_share), recipe.most_cards / length) if growing else 1.0
     motion_share = recipe.motion_share if growing else 0.0
     shares = (share, motion_share, recipe.chain_share)
-    return [compose(bank, rng, length, *shares) for _ in range(_films_in(recipe, length, budget))]
+    count = _films_in(recipe, length, budget)
+    return [compose(bank, rng, length, *shares, keeps_times=recipe.keeps_times) for _ in range(count)]
 
 
 def _film_length(recipe: LanguageRecipe, step: int, budget: int, rng: np.random.Generator) -> int:
@@ -184,11 +213,12 @@ def _films_in(recipe: LanguageRecipe, num_clips: int, budget: int) -> int:
 
 
 def make_batch(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     bank: FilmBank,
     texts: Texts,
     recipe: LanguageRecipe,
     step: int,
+    connector: nn.Module,
 ) -> tuple[PackedBatch, Float[Tensor, ""]]:
     """Build the batch of a step, and its naming loss; both follow from the recipe's seed and the step alone."""
     rng = np.random.Generator(np.random.Philox(key=[recipe.seed, step]))
@@ -201,7 +231,7 @@ def make_batch(
         count = _questions_of(recipe, len(film.clips))
         asked = training_questions(bank, film, rng, count, mix, recipe.rough_share)
         packed.append(texts.packed(len(film.clips) * CLIP_FRAMES, asked, budget * CLIP_FRAMES))
-    clips = [model.projector(bank.tokens[budget][film.clips]) for film in films]  # [K, M, D] each
+    clips = [connector(bank.tokens[budget][film.clips]) for film in films]  # [K, M, D] each
     named = naming(model, torch.cat(clips), [_things(bank, film, clip) for film in films for clip in film.clips], texts)
     visuals = [film.flatten(0, 1) for film in clips]
     longest = recipe.longest if step >= recipe.growth_steps else 0
@@ -214,7 +244,7 @@ def _things(bank: FilmBank, film: Composed, clip: int) -> list[Card | Motion]:
 
 
 def naming(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     tokens: Float[Tensor, "K M D"],
     shown: Sequence[Sequence[Card | Motion]],
     texts: Texts,
@@ -226,7 +256,7 @@ def naming(
     named = [clip for clip, things in enumerate(shown) if things]
     if not named:
         return tokens.new_zeros(())
-    wanted = tokens.new_zeros(len(named), model.config.vocab_size)
+    wanted = tokens.new_zeros(len(named), model.config.get_text_config().vocab_size)
     for row, clip in enumerate(named):
         words = [word for thing in shown[clip] for word in texts.names(thing)]
         wanted[row, words] = 1 / len(set(words))
@@ -252,7 +282,7 @@ class Lesson:
 
 
 def lesson(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     batch: PackedBatch,
     looking_layers: Sequence[int] = (),
     mentioning_layers: Sequence[int] = (),
@@ -287,7 +317,7 @@ def lesson(
 
 
 def _looked_right(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     batch: PackedBatch,
     about: Sequence[Proofs],
     hidden: Tensor,
@@ -328,55 +358,53 @@ def match_by_content(language: Any, generator: torch.Generator) -> None:
 
 
 def train_language(
-    model: VideoChatFlashForConditionalGeneration,
+    model: VisualLanguageModel,
     bank: FilmBank,
     tokenizer: PreTrainedTokenizerBase,
     recipe: LanguageRecipe,
     report: Report,
-    on_report: Callable[[], None] | None = None,
     *,
     is_new: bool = True,
+    form: PromptForm = FLASH_FORM,
+    connector: nn.Module | None = None,
 ) -> None:
     """Train the projector and the language model in place; the tower is frozen, its tokens are in the bank.
 
-    is_new: draw queries and keys anew first; else go on with what there is. on_report is called after each report, to
-    save what there is.
+    connector: what the bank's tokens have still to go through, if it is not the whole projector. is_new: draw queries
+    and keys anew first; else go on with what there is.
     """
-    texts = Texts(tokenizer)
+    texts = Texts(tokenizer, form)
+    connecting: nn.Module = model.projector if connector is None else connector
     if is_new:
         match_by_content(model.language, torch.Generator().manual_seed(recipe.seed))
     placing = None
     if recipe.placing_weight:
-        placing = Placing(model.config.hidden_size, 1, recipe.mentioning_layers[-1] + 1, recipe.seed)
-    parameters = [*model.projector.parameters(), *model.language.parameters()]
+        placing = Placing(model.config.get_text_config().hidden_size, 1, recipe.mentioning_layers[-1] + 1, recipe.seed)
+    parameters = [*connecting.parameters(), *model.language.parameters()]
     parameters += placing.parameters() if placing else ()
-    optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
-    model.train()
-    for step in range(recipe.steps):
-        share = learning_rate_share(step, recipe.warmup_steps, recipe.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * share
-        batch, named = make_batch(model, bank, texts, recipe, step)
+
+    def step_lesson(step: int) -> tuple[Tensor, dict[str, float]]:
+        batch, named = make_batch(model, bank, texts, recipe, step, connecting)
         taught = lesson(model, batch, recipe.looking_layers, recipe.mentioning_layers, placing)
         loss = taught.answer + recipe.looking_weight * taught.looking + recipe.naming_weight * named
         if taught.placing is not None:
             loss = loss + recipe.placing_weight * taught.placing
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimizer.step()
-        if step % recipe.report_every == 0 or step == recipe.steps - 1:
-            report(
-                {
-                    "step": step,
-                    "loss": float(taught.answer.detach()),
-                    "first_right": taught.first_right,
-                    "looked_right": taught.looked_right,
-                    "answers": taught.num_answers,
-                    "naming": float(named.detach()),
-                    "placed_right": taught.placed_right,
-                }
-            )
-            if on_report is not None:
-                on_report()
+        return loss, {
+            "loss": float(taught.answer.detach()),
+            "first_right": taught.first_right,
+            "looked_right": taught.looked_right,
+            "answers": taught.num_answers,
+            "naming": float(named.detach()),
+            "placed_right": taught.placed_right,
+        }
+
+    model.train()
+    take_steps(
+        small_adamw(parameters, recipe.learning_rate, recipe.weight_decay),
+        step_lesson,
+        recipe.rates,
+        clip_norm=recipe.clip_norm,
+        report_every=recipe.report_every,
+        report=report,
+    )
     model.eval()

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from longtake.core.chat import IGNORE_LABEL
 from longtake.models.pvc import PvcForConditionalGeneration
 from longtake.train.packed_questions import PackedText, pack
+from longtake.train.steps import Report, small_adamw, take_steps
 from longtake.train.tiny_pvc_arms import TinyPvcRecipe, show
 from longtake.train.tiny_pvc_posters import Posters, PosterTexts
 from longtake.train.tiny_pvc_reader import PatchReader, PlaceReader, naming_loss, patch_letters, share_right
-from longtake.train.tiny_vision import small_adamw
 
-Report = Callable[[dict[str, float]], None]
 Loss = tuple[Float[Tensor, ""], float]  # and which share of letters was right
 Lesson = Callable[[int, Posters], Loss]  # of a step and its posters
 Right = Callable[[Posters, int], Bool[Tensor, "E C"]]  # which cells of posters in so many tokens are right
@@ -94,21 +93,16 @@ def learn(
     report: Report,
 ) -> None:
     """Take a step for each of the learning rates, each with posters drawn anew."""
-    rng, optimizer = (
-        np.random.default_rng(recipe.seed),
-        small_adamw(parameters, recipe.learning_rate, recipe.weight_decay),
+    rng = np.random.default_rng(recipe.seed)
+
+    def step_lesson(step: int) -> tuple[Tensor, dict[str, float]]:
+        loss, right = lesson(step, posters.at(rng.integers(len(posters), size=recipe.batch).tolist()))
+        return loss, {"right": right}
+
+    optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
+    take_steps(
+        optimizer, step_lesson, rates, clip_norm=recipe.clip_norm, report_every=recipe.report_every, report=report
     )
-    for step, rate in enumerate(rates):
-        chosen = posters.at(rng.integers(len(posters), size=recipe.batch).tolist())
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, right = lesson(step, chosen)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimizer.step()
-        if step % recipe.report_every == 0 or step == len(rates) - 1:
-            report({"step": step, "loss": float(loss.detach()), "right": right})
 
 
 def train_reading(

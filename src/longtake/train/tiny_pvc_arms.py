@@ -16,8 +16,8 @@ from longtake.models.pvc import Grouping, PvcForConditionalGeneration
 from longtake.models.pvc_configuration import PvcConfig
 from longtake.models.tiny_pvc import tiny_pvc_config
 from longtake.nn.vision.progressive import LowRankLinear, TimeConditionedNorm, TimeMlp
+from longtake.train.steps import warmed_rates
 from longtake.train.tiny_pvc_posters import PosterSpec, context_id
-from longtake.train.tiny_vision import learning_rate_share
 
 # pvc: N copies of one token each, later ones look back at earlier ones. repeat: N copies that know nothing of one
 # another. pool: one copy, cut into N blocks, the mean of each a token.
@@ -68,13 +68,12 @@ class TinyPvcRecipe(StrictConfig):
     def reading_rates(self) -> list[float]:
         """Return the learning rate of each step before the language model learns: a line up, a cosine down."""
         steps = self.seeing_steps + self.reading_steps
-        return [self.learning_rate * learning_rate_share(step, self.warmup_steps, steps) for step in range(steps)]
+        return warmed_rates(self.learning_rate, self.warmup_steps, steps)
 
     @property
     def answering_rates(self) -> list[float]:
         """Return the learning rate of each step of the language model."""
-        steps = self.answering_steps
-        return [self.answering_rate * learning_rate_share(step, self.warmup_steps, steps) for step in range(steps)]
+        return warmed_rates(self.answering_rate, self.warmup_steps, self.answering_steps)
 
 
 def poster_config(recipe: TinyPvcRecipe, arm: str, tokenizer: PreTrainedTokenizerFast) -> PvcConfig:
@@ -126,7 +125,7 @@ def build_arm(recipe: TinyPvcRecipe, arm: str, tokenizer: PreTrainedTokenizerFas
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = PvcForConditionalGeneration(poster_config(recipe, arm, tokenizer))
-        _start(model, recipe)
+        start_weights(model, recipe.condition_start, recipe.time_start, recipe.gate_start)
     return model
 
 
@@ -141,8 +140,13 @@ def show(model: PvcForConditionalGeneration, pictures: Float[Tensor, "E 3 S S"],
 
 
 @torch.no_grad()
-def _start(model: PvcForConditionalGeneration, recipe: TinyPvcRecipe) -> None:
-    """Draw weights that keep sizes at any width; the usual 0.02 is far too small for so narrow a model."""
+def start_weights(
+    model: PvcForConditionalGeneration, condition_start: float, time_start: float, gate_start: float
+) -> None:
+    """Draw weights that keep sizes at any width; the usual 0.02 is far too small for so narrow a model.
+
+    The three sizes are those of TinyPvcRecipe.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.weight.normal_(0.0, module.weight[0].numel() ** -0.5)
@@ -155,13 +159,13 @@ def _start(model: PvcForConditionalGeneration, recipe: TinyPvcRecipe) -> None:
             last.weight.mul_((2 * len(model.language.layers)) ** -0.5)
     model.neutral_start()
     for branch in model.vision.branches.values():
-        branch.gate.fill_(recipe.gate_start)
+        branch.gate.fill_(gate_start)
     for part in model.modules():
         if isinstance(part, TimeConditionedNorm):
-            _draw(part.w4, recipe.condition_start)
-            _draw(part.w6, recipe.condition_start)
+            _draw(part.w4, condition_start)
+            _draw(part.w6, condition_start)
         elif isinstance(part, TimeMlp):
-            _draw(part.w2, recipe.time_start)
+            _draw(part.w2, time_start)
 
 
 def _draw(linear: nn.Linear | LowRankLinear, size: float) -> None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from longtake.core.chat import IGNORE_LABEL
@@ -20,8 +20,8 @@ from longtake.train.film_clips import CLIP_FRAMES
 from longtake.train.objective import Objective
 from longtake.train.packed_questions import PackedText
 from longtake.train.packed_walk import PackedRow
-from longtake.train.tiny_language import Report, Texts
-from longtake.train.tiny_vision import learning_rate_share, small_adamw
+from longtake.train.steps import Report, small_adamw, take_steps, warmed_rates
+from longtake.train.tiny_language import Texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,18 +63,20 @@ def tune(
     """
     texts, objective = Texts(tokenizer), Objective(model)
     parameters = [*model.projector.parameters(), *model.language.parameters()]
-    optimizer = small_adamw(parameters, recipe.learning_rate, recipe.weight_decay)
-    model.train()
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * learning_rate_share(step, recipe.warmup_steps, recipe.steps)
+
+    def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
         total, count = objective.of_row(PackedRow.of(samples_of(model, bank, texts, recipe, step)))
-        optimizer.zero_grad()
-        (total / count).backward()
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimizer.step()
-        if step % recipe.report_every == 0 or step == recipe.steps - 1:
-            report({"step": step, "loss": float(total.detach()) / count, "answer_tokens": count})
+        return total / count, {"answer_tokens": count}
+
+    model.train()
+    take_steps(
+        small_adamw(parameters, recipe.learning_rate, recipe.weight_decay),
+        lesson,
+        warmed_rates(recipe.learning_rate, recipe.warmup_steps, recipe.steps),
+        clip_norm=recipe.clip_norm,
+        report_every=recipe.report_every,
+        report=report,
+    )
     model.eval()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +15,9 @@ from longtake.core.protocols import Compressed
 from longtake.methods.compress.tome import ToMe
 from longtake.nn.vision.umt import UmtTower
 from longtake.train.film_clips import CLASSES, CLIP_FRAMES, ClipStream
+from longtake.train.steps import Report, take_steps, warmed_rates
 
 NOTHING_WEIGHT = 0.1
-Report = Callable[[dict[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,22 +90,6 @@ def card_means(patches: Float[Tensor, "K N D"], inside: Int64[Tensor, "K N C"]) 
     return (frames * weight.unsqueeze(-1)).sum(2) / weight.sum(2, keepdim=True)
 
 
-def learning_rate_share(step: int, warmup: int, steps: int) -> float:
-    """Return the share of the full learning rate: a line up, then half a cosine down to a fiftieth."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def small_adamw(parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Build the optimiser of a small language model: matrices decay, norms and biases do not."""
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() > 1]},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.98))
-
-
 def train_vision(
     tower: UmtTower, recipe: VisionRecipe, stream: ClipStream, report: Report, reader: ReadOut | None = None
 ) -> ReadOut:
@@ -115,17 +97,15 @@ def train_vision(
     reader = ReadOut(tower.width) if reader is None else reader
     reader.weights = dict(recipe.head_weights)
     large = dataclasses.replace(stream, needle_size=(recipe.large_size, stream.needle_size[1]))
-    parameters = [*tower.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        [*tower.parameters(), *reader.parameters()], lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     grid = tower.grid(CLIP_FRAMES)
-    tower.train()
-    for step in range(recipe.steps):
+
+    def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
         shown = large if step < recipe.large_steps else stream
         films = [shown(step * recipe.films + i, recipe.clips_per_film) for i in range(recipe.films)]
         pixels, labels = torch.cat([film.pixels for film in films]), torch.cat([film.labels for film in films])
-        share = learning_rate_share(step, recipe.warmup_steps, recipe.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * share
         patches = tower.encode_together(pixels)
         compressed = ToMe(tokens_per_frame=recipe.budgets[step % len(recipe.budgets)])(patches, grid)
         loss, accuracy = reader(compressed.features, token_labels(compressed, labels))
@@ -133,12 +113,16 @@ def train_vision(
         # Each patch of a card has to know the whole card: then any merging of them does.
         loss = loss + recipe.patch_weight * reader(patches, inside)[0]
         # The card as a whole is the easiest to name: this is what gets learning under way.
-        loss = loss + reader(card_means(patches, inside), labels)[0]
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimizer.step()
-        if step % recipe.report_every == 0 or step == recipe.steps - 1:
-            report({"step": step, "loss": float(loss.detach())} | accuracy)
+        return loss + reader(card_means(patches, inside), labels)[0], accuracy
+
+    tower.train()
+    take_steps(
+        optimizer,
+        lesson,
+        warmed_rates(recipe.learning_rate, recipe.warmup_steps, recipe.steps),
+        clip_norm=recipe.clip_norm,
+        report_every=recipe.report_every,
+        report=report,
+    )
     tower.eval()
     return reader
