@@ -12,14 +12,18 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from filmstrip_films import TEST_SEED, drawn_film, film_memory
 
 import longtake
+from longtake.core.errors import ConfigError
 from longtake.core.types import Answer
-from longtake.eval.statistics import clustered_bootstrap
+from longtake.eval.result import read_lines, write_text
+from longtake.eval.statistics import clustered_bootstrap, paired
 from longtake.media.filmstrip import Question, ask_film, is_right
 from longtake.methods.compress.tome import ToMe
 from longtake.models.loaded import LoadedModel
@@ -47,6 +51,8 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=TEST_SEED)
     parser.add_argument("--tokens-per-frame", type=int, help="merge clips to another count than the checkpoint's own")
     parser.add_argument("--blind", action="store_true")
+    parser.add_argument("--marks", type=Path, help="write what became of each question to this file")
+    parser.add_argument("--against", type=Path, help="such a file of another model, to be compared with")
     given = parser.parse_args()
     model, start = longtake.load(given.checkpoint), time.perf_counter()
     if given.tokens_per_frame is not None:
@@ -58,6 +64,11 @@ def main() -> None:
     settings = {"level": given.level, "frames": given.frames, "blind": given.blind, "films": given.films}
     for kind, told in sorted(by_kind.items()):
         print(json.dumps(settings | {"kind": kind} | figures(told)))
+    if given.marks is not None:
+        write_marks(given.marks, by_kind)
+    if given.against is not None:
+        for kind, lead in leads(by_kind, given.against).items():
+            print(json.dumps(settings | {"kind": kind, "against": given.against.name} | lead))
     print(json.dumps({"seconds": round(time.perf_counter() - start, 1)}))
 
 
@@ -94,6 +105,31 @@ def figures(told: list[Told]) -> dict[str, object]:
         "unseen_pairs": [share(unseen), len(unseen)] if unseen else None,
         "looked_at_proof": share([one.is_proved for one in told]),
     }
+
+
+def write_marks(path: Path, by_kind: Mapping[str, list[Told]]) -> None:
+    """Write a line for each kind: the films and whether each of their questions was answered right, in order."""
+    rows = {kind: [[one.film, int(one.is_right)] for one in told] for kind, told in by_kind.items()}
+    write_text(path, "".join(json.dumps({"kind": kind, "marks": marks}) + "\n" for kind, marks in rows.items()))
+
+
+def leads(by_kind: Mapping[str, list[Told]], path: Path) -> dict[str, dict[str, object]]:
+    """Return for each kind by how much we are better than another model at the same questions.
+
+    Raises: ConfigError if it was asked other ones.
+    """
+    theirs = {row["kind"]: row["marks"] for row in read_lines(path)}
+    found: dict[str, dict[str, object]] = {}
+    for kind, told in sorted(by_kind.items()):
+        if [film for film, _ in theirs.get(kind, [])] != [one.film for one in told]:
+            raise ConfigError(
+                f"{path} was asked other questions of kind {kind}; expected the same; measure it with the same options"
+            )
+        ours = [float(one.is_right) for one in told]
+        test = paired(ours, [float(right) for _, right in theirs[kind]], [str(one.film) for one in told])
+        bounds = [round(test.interval.low, 4), round(test.interval.high, 4)]
+        found[kind] = {"lead": round(test.difference, 4), "interval_95": bounds, "verdict": test.verdict}
+    return found
 
 
 def share(values: list[bool]) -> float:

@@ -105,6 +105,12 @@ class Part:
         return {arm: cell for (length, arm), cell in self.cells.items() if length == frames}
 
 
+def joined(parts: Sequence[Part]) -> Part:
+    """Put parts together that were measured on the same films with other checkpoints; the first one's head stays."""
+    cells = {key: cell for part in parts for key, cell in part.cells.items()}
+    return Part(parts[0].head, cells)
+
+
 def read_part(path: Path) -> Part:
     """Read a file of measurements; films under an arm that not all arms of their length have seen are left out.
 

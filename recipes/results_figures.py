@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measured_arms import ARMS, NEEDLE_ARMS, SYSTEMS
+from measured_arms import ARMS, NEEDLE_ARMS, OWN_ARMS, PVC, STATIC, SYSTEMS
 from measured_cells import Measured, Part
 
 from longtake.engine.figures import check_figure_path, new_figure
@@ -30,8 +30,8 @@ STAMP = "Description"
 
 
 def is_control(name: str) -> bool:
-    """Say whether an arm chooses at random."""
-    return name.startswith("random ")
+    """Say whether an arm chooses at random, or is what a checkpoint of its own is held against."""
+    return name.startswith("random ") or name in {arm.control for arm in OWN_ARMS.values()}
 
 
 def stamped(path: Path) -> str | None:
@@ -128,21 +128,16 @@ def draw_seconds(part: Part) -> Any:
 
 
 def draw_needles(part: Part) -> Any:
-    """Draw a grid of depth and length for each system, its control below, and a place for the one that is not there."""
+    """Draw a grid of depth and length for each system, its control below."""
     controls = [name for name in NEEDLE_ARMS if name not in SYSTEMS]
     figure = new_figure(3.9 * (len(SYSTEMS) + 1), 7.6)
     picture: Any = None
-    for row, names in enumerate((SYSTEMS, controls)):
+    for row, names in enumerate(((*SYSTEMS, PVC.name), (*controls, STATIC.name))):
         for column, name in enumerate(names):
-            axes = figure.add_subplot(2, len(SYSTEMS) + 1, row * (len(SYSTEMS) + 1) + column + 1)
+            axes = figure.add_subplot(2, len(names), row * len(names) + column + 1)
             cells = {frames: part.cells.get((frames, name)) for frames in part.lengths}
             picture = _grid(axes, cells, is_first=column == 0)
             axes.set_title(name if row == 0 else f"control: {name}", fontsize=10)
-    axes = figure.add_subplot(2, len(SYSTEMS) + 1, len(SYSTEMS) + 1, facecolor=NOT_RUN)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title("PVC", fontsize=10)
-    axes.text(0.5, 0.5, "not run:\nno tiny PVC was\ntrained on needles", ha="center", va="center", fontsize=11)
     bar = figure.colorbar(picture, ax=figure.axes, label="right, of the needles of the cell", shrink=0.6)
     bar.set_ticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
     return figure

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from measure_methods import CELLS, KINDS
-from measured_arms import ARMS, BLACK, SYSTEMS
-from measured_cells import Measured, Part, Share, read_part
+from measured_arms import ARMS, BLACK, EVERY_ARM, OWN_ARMS, PVC, SYSTEMS
+from measured_cells import Measured, Part, Share, joined, read_part
 from results_figures import draw, draw_frames, draw_needles, draw_seconds, draw_tokens, is_control
 from results_page import Block, Commands, Figure, Heading, Points, Table, Text, to_html, to_markdown
 
@@ -27,8 +27,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 TITLE = "Results"
 LABELS: Mapping[str, str] = dict(zip(KINDS, ("letter of a card", "picture on a card"), strict=True))
 CHANCE: Mapping[str, int] = dict(zip(KINDS, (len(LETTERS), len(ALL_KEYS)), strict=True))
-UNCLEAR, LARGE = "not told apart from random with so few films", 0.3
-METHODS, NEEDLES = "methods", "needles"
+UNCLEAR, LARGE = "not told apart with so few films", 0.3
+METHODS, NEEDLES, OWN = "methods", "needles", ("pvc", "static")
+CONTROLS: Mapping[str, str | None] = {name: arm.control for name, arm in EVERY_ARM.items()}
 ALL_PATCHES = next(iter(ARMS))
 PROMPTED = next(name for name, arm in ARMS.items() if arm.tells_seconds)
 INTRO = """What every method of the registry is worth on the model that comes with the package,
@@ -49,8 +50,10 @@ WAYS = """*VideoChat-Flash way*: clips merged by ToMe, progressive drop by atten
 LP-Comp's cosine between the layers, frames chosen by QC-Comp's local windows; of a film of no more frames than are
 kept, all are read. Both on the same weights. One card stands at each depth of a film, the others are its decoys; all
 frames are different ones and all are encoded."""
-PVC = """**PVC has no map.** A tiny PVC that was trained on needles does not exist: the one of `recipes/tiny_pvc.py`
-reads single posters ([tiny_pvc.md](tiny_pvc.md)). Its place is left grey; nothing was filled in."""
+WAY_OF_PVC = """*PVC* is a checkpoint of its own (`recipes/tiny_pvc_films.py`, [tiny_pvc.md](tiny_pvc.md)): one token a
+frame, each frame encoded with a look back at some before it. Its control, *static frames*, was trained alike without
+that look and without times. *Frames chosen* and *random frames* read a part of the same memory, as many frames as the
+ways that choose; of a film of no more, all."""
 MISSING = """Not on this page: weights tuned for a method (not shipped), models of the released sizes, other seeds of
 training than the one of the bundled model, and methods of other packages."""
 
@@ -76,11 +79,16 @@ def page(docs: Path, is_drawn: bool) -> list[Block]:
     Raises: ConfigError if a file is of another model, or a picture is of other data and may not be drawn.
     """
     files = {name: docs / "results" / f"{name}.jsonl" for name in (METHODS, NEEDLES)}
+    files |= {name: docs / "results" / f"needles-{name}.jsonl" for name in OWN}
     parts = {name: read_part(path) for name, path in files.items()}
-    if len({part.head["model"] for part in parts.values()}) > 1:
-        raise ConfigError(f"{list(files)} are of different models; expected one; measure again what is older")
-    stamps = {name: text_hash(path.read_text("utf-8")) for name, path in files.items()}
-    methods, needles = parts[METHODS], parts[NEEDLES]
+    if len({parts[name].head["model"] for name in (METHODS, NEEDLES)}) > 1:
+        raise ConfigError("methods and needles are of different models; expected one; measure again what is older")
+    methods, needles = parts[METHODS], joined([parts[name] for name in (NEEDLES, *OWN)])
+    texts = {name: path.read_text("utf-8") for name, path in files.items()}
+    stamps = {
+        METHODS: text_hash(texts[METHODS]),
+        NEEDLES: text_hash("".join(texts[name] for name in (NEEDLES, *OWN))),
+    }
     figures = {
         "tokens": (METHODS, lambda: draw_tokens(methods, LABELS)),
         "frames": (METHODS, lambda: draw_frames(methods, LABELS)),
@@ -98,9 +106,9 @@ def page(docs: Path, is_drawn: bool) -> list[Block]:
         Heading(level=2, text="What was found"),
         Points(sentences=findings(methods, needles)),
         *method_blocks(methods, paths),
-        *needle_blocks(needles, paths[NEEDLES]),
+        *needle_blocks(needles, [parts[name] for name in OWN], paths[NEEDLES]),
         Heading(level=2, text="What is missing"),
-        Text(text=" ".join([MISSING, *(planned(name, part) for name, part in parts.items())])),
+        Text(text=" ".join(filter(None, [MISSING, *(planned(name, part) for name, part in parts.items())]))),
         Heading(level=2, text="Again"),
         Commands(lines=[*(str(part.head["command"]) for part in parts.values()), "python recipes/write_results.py"]),
     ]
@@ -162,30 +170,31 @@ def method_table(part: Part, frames: int) -> Table:
     return Table(caption=caption, head=[*head, "first, s", "further, s"], rows=rows)
 
 
-def needle_blocks(part: Part, path: Path) -> list[Block]:
-    """Return the maps of needles, and their sums over all depths."""
+def needle_blocks(part: Part, own: Sequence[Part], path: Path) -> list[Block]:
+    """Return the maps of needles, and their sums over all depths; own: what has checkpoints of its own."""
+    measured = " ".join([provenance(part), *(command(other) for other in own)])
     longest = part.lengths[-1]
     rows = []
     for (frames, name), cell in sorted(part.cells.items(), key=lambda one: one[0][0]):
-        control, (cold, warm) = ARMS[name].control, cell.seconds()
+        control, (cold, warm) = CONTROLS[name], cell.seconds()
         other = None if control is None else part.cells.get((frames, control))
         share, alive = cell.share(), cell.share(column="alive")
         texts = [name, f"{frames:,}", f"{share.n}", f"{share.films}", told(share), told(alive)]
         rows.append([*texts, *against_random(cell, other), f"{cold:.2f}", f"{warm:.3f}"])
-    head = ["way", "frames", "n", "films", "right, %", "needle reaches the last layer, %", "against random", "verdict"]
+    head = ["way", "frames", "n", "films", "right, %", "needle reaches the last layer, %", "against control", "verdict"]
     return [
         Heading(level=2, text=f"Needles in films of up to {longest:,} frames"),
         Text(text=WAYS),
         Figure(
             path=path,
             caption=f"A cell is its share of right answers and its count of needles; it has no interval of its own: "
-            f"those over all depths are in the table. {provenance(part)}",
+            f"those over all depths are in the table. {measured}",
             alt="Heat maps of right answers by depth of the needle and frames of the film, for "
-            f"{', '.join(SYSTEMS)} and their controls at random; the place of PVC says not run",
+            f"{', '.join((*SYSTEMS, PVC.name))} and their controls",
         ),
-        Text(text=PVC),
+        Text(text=WAY_OF_PVC),
         Table(
-            caption=f"**All depths together**; chance one in {CHANCE[KINDS[0]]}. {busy(part)} {provenance(part)}",
+            caption=f"**All depths together**; chance one in {CHANCE[KINDS[0]]}. {busy(part)} {measured}",
             head=[*head, "first, s", "further, s"],
             rows=rows,
         ),
@@ -243,17 +252,17 @@ def verdicts(part: Part, frames: int) -> list[str]:
 def needle_findings(part: Part) -> list[str]:
     """Return what each way reads in the longest films, and whether its control does as well."""
     longest, said = part.lengths[-1], []
-    for name in SYSTEMS:
+    for name in (*SYSTEMS, *OWN_ARMS):
         cell = part.cells.get((longest, name))
-        control = part.cells.get((longest, ARMS[name].control or ""))
+        control = part.cells.get((longest, CONTROLS[name] or ""))
         if cell is None or control is None:
             continue
         share, test = cell.share(), cell.against(control)
-        words = {"not different": "**not better than random drop**", UNCLEAR: UNCLEAR}
-        verdict = words.get(outcome(test), f"{test.verdict} than random")
+        words = {"not different": "**not better than it**", UNCLEAR: UNCLEAR}
+        verdict = words.get(outcome(test), f"{test.verdict} than it")
         said.append(
             f"Needles in {longest:,} frames, {name}: {told(share)} % of {share.n} right in {share.films} films; "
-            f"{points(test.difference)} points against {ARMS[name].control}, {verdict}."
+            f"{points(test.difference)} points against {CONTROLS[name]}, {verdict}."
         )
     return said
 
@@ -304,12 +313,17 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
+def command(part: Part) -> str:
+    """Say which checkpoint a part is of, and how it was measured."""
+    return f"Checkpoint `{part.head['model'][: len('fingerprint')]}`: `{part.head['command']}`."
+
+
 def provenance(part: Part) -> str:
     """Say what was measured on what, and how."""
     head = part.head
     return (
-        f"Intervals of {LEVEL:.0%} over films. Checkpoint `{head['model'][: len('fingerprint')]}`, {head['machine']}, "
-        f"{head['threads']} thread, torch {head['torch']}; `{head['command']}`."
+        f"Intervals of {LEVEL:.0%} over films. {head['machine']}, {head['threads']} thread, torch {head['torch']}. "
+        f"{command(part)}"
     )
 
 

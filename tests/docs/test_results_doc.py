@@ -31,8 +31,10 @@ def test_the_pictures_are_of_these_measurements(writer: ModuleType) -> None:
     from longtake.eval.result import text_hash
 
     stamped = importlib.import_module("results_figures").stamped
+    sources = {"methods": ["methods"], "needles": ["needles", "needles-pvc", "needles-static"]}
     stamps = {
-        name: text_hash((DOCS / "results" / f"{name}.jsonl").read_text("utf-8")) for name in ("methods", "needles")
+        name: text_hash("".join((DOCS / "results" / f"{own}.jsonl").read_text("utf-8") for own in files))
+        for name, files in sources.items()
     }
     assert len(PICTURES) == 4
     for path in PICTURES:
@@ -50,8 +52,9 @@ def test_a_control_reads_as_many_tokens_as_its_method(writer: ModuleType) -> Non
 
 
 def test_needles_go_up_to_ten_thousand_frames(writer: ModuleType) -> None:
-    part = writer.read_part(DOCS / "results" / "needles.jsonl")
-    assert part.lengths[-1] == 10_000 and set(writer.SYSTEMS) <= set(part.of(10_000))
+    parts = [writer.read_part(DOCS / "results" / f"{name}.jsonl") for name in ("needles", "needles-pvc")]
+    for part, names in zip(parts, (set(writer.SYSTEMS), {writer.PVC.name}), strict=True):
+        assert part.lengths[-1] == 10_000 and names <= set(part.of(10_000))
 
 
 @pytest.mark.parametrize("name", ["write_results.py", "results_page.py"])
@@ -99,7 +102,7 @@ def test_both_files_have_to_be_of_one_model(writer: ModuleType, tmp_path: Path) 
     from longtake.core.errors import ConfigError
 
     (tmp_path / "results").mkdir()
-    for name in ("methods", "needles"):
+    for name in ("methods", "needles", "needles-pvc", "needles-static"):
         lines = (DOCS / "results" / f"{name}.jsonl").read_text("utf-8").splitlines()[:3]
         text = "\n".join(lines).replace('"model": "', f'"model": "{name}')
         (tmp_path / "results" / f"{name}.jsonl").write_text(text + "\n", "utf-8")

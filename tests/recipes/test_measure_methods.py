@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_every_registered_method_has_an_arm(recipe) -> None:
 
 def test_every_method_has_a_control_wherever_it_is_measured(recipe) -> None:
     arms = recipe("measured_arms")
+    own = {arm.control for arm in arms.OWN_ARMS.values()}
+    assert own - {None} == {arms.STATIC.name, arms.PVC_RANDOM.name} and not set(arms.ARMS) & set(arms.OWN_ARMS)
     without = {name for name, arm in arms.ARMS.items() if arm.control is None and not name.startswith("random ")}
     assert without == {"all patches (64)", "black film"}
     for names in (arms.ARMS, arms.LONG, arms.NEEDLE_ARMS):
@@ -120,6 +123,29 @@ def test_needles_stand_at_every_depth(recipe) -> None:
     assert longest.frames == 10_000
 
 
+def test_a_checkpoint_of_its_own_is_asked_as_it_is(recipe, tmp_path: Path) -> None:
+    import longtake
+    from longtake.media.sampling import SamplingRule
+    from longtake.models.tiny_pvc import random_pvc, tiny_pvc, tiny_pvc_config
+
+    module, arms = recipe("measure_methods"), recipe("measured_arms")
+    config = tiny_pvc_config(frame_labels=False)
+    model = dataclasses.replace(tiny_pvc(), model=random_pvc(config), config=config)
+    cell = next(one for one in module.CELLS if one.part == "pvc" and one.frames == 64)
+    cell = dataclasses.replace(cell, films=1, questions=2, kept=16)
+    out = tmp_path / "pvc.jsonl"
+    module.measure(model, [cell], out, "as typed", tmp_path)
+    _, *rows = map(json.loads, out.read_text("utf-8").splitlines())
+    assert [row["arm"] for row in rows] == [arms.PVC.name, arms.PVC_CHOSEN.name, arms.PVC_RANDOM.name]
+    assert [row["tokens"] for row in rows] == [[256] * 4, [64] * 4, [64] * 4]  # four tokens a frame
+    film = next(tmp_path.glob("*.mp4"))
+    with longtake.open_video(film) as video:
+        memory, seconds = recipe("film_patches").own_memory(video, model, 64, 1.0)
+    rule = SamplingRule(fps=1.0, frame_multiple=1, min_frames=1)
+    expected = longtake.ingest(film, model, longtake.Budget(max_frames=64), rule=rule)
+    assert torch.equal(memory.tokens.features, expected.tokens.features) and seconds > 0
+
+
 def row(arm: str, film: int, letters: str, pictures: str, tokens: list[int], first: float = 1.0) -> dict[str, Any]:
     seconds = {"encode": 2.0, "compress": 0.5, "first": first, "later": 0.25}
     right = {"N1": letters, "NH pointer": pictures}
@@ -153,3 +179,17 @@ def test_arms_of_other_films_are_not_compared(recipe) -> None:
     b = cells.Measured(64, "b", [row("b", 2, "1", "1", [64])])
     with pytest.raises(ConfigError, match="other films"):
         a.against(b)
+
+
+def test_checkpoints_of_their_own_are_put_beside_the_others(recipe, tmp_path: Path) -> None:
+    cells = recipe("measured_cells")
+    parts = []
+    for number, (arm, letters) in enumerate((("PVC", "11"), ("static frames", "01"))):
+        path = tmp_path / f"{number}.jsonl"
+        lines = [{"model": str(number)}, row(arm, 1, letters, "", [64]), row(arm, 2, letters, "", [64])]
+        path.write_text("".join(json.dumps(one) + "\n" for one in lines), "utf-8")
+        parts.append(cells.read_part(path))
+    whole = cells.joined(parts)
+    assert whole.head == {"model": "0"} and whole.lengths == parts[0].lengths
+    (ours, theirs) = (whole.cells[whole.lengths[0], arm] for arm in ("PVC", "static frames"))
+    assert ours.against(theirs).difference == 0.5

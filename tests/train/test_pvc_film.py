@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,3 +166,26 @@ def test_clips_come_in_rows() -> None:
     for row in found.pixels.unflatten(0, (2, 3)):
         first = next(start for start in range(len(every.pixels)) if torch.equal(every.pixels[start], row[0]))
         assert torch.equal(every.pixels[first : first + 3], row)
+
+
+def test_the_page_says_what_was_measured() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    lines = (docs / "results" / "tiny-pvc-films-measured.jsonl").read_text("utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if not row.get("blind")]
+    page = " ".join((docs / "tiny_pvc.md").read_text("utf-8").split())
+
+    def percent(value: float) -> str:
+        return f"{Decimal(repr(value)).scaleb(2).quantize(Decimal('0.1'), ROUND_HALF_UP)}"
+
+    def found(arm: str, level: str, kind: str, value: str, *, against: bool = False) -> str:
+        own = [row for row in rows if (row["arm"], row["level"], row["kind"]) == (arm, level, kind)]
+        row = next(row for row in own if ("against" in row) == against)
+        low, high = row["interval_95"]
+        signs = [f"{'+' if one > 0 and against else ''}{percent(one)}" for one in (row[value], low, high)]
+        return f"{signs[0]} ({signs[1]} to {signs[2]})"
+
+    for level, kind in {(row["level"], row["kind"]) for row in rows}:
+        lead = next(row for row in rows if (row["level"], row["kind"]) == (level, kind) and "against" in row)
+        told = [found(arm, level, kind, "right") for arm in ("pvc", "static")]
+        text = f"{' | '.join(told)} | {found('pvc', level, kind, 'lead', against=True)}"
+        assert f"{text}, {lead['verdict']}" in page, (level, kind, text)
