@@ -108,7 +108,7 @@ def train_arm(out: Path, seeing: Sequence[PvcFilmRecipe], language: LanguageReci
     bank = build_bank(
         lambda pixels: {1: frame_tokens(model, pixels)}, dataclasses.replace(clips, first_seed=BANK_SEED), num_films
     )
-    borrow_language(model, tokenizer, longtake.load(bundled_tiny(), dtype=torch.float32))
+    borrow_language(model, tokenizer, longtake.load(bundled_tiny(), dtype=torch.float32), language.seed)
     train_language(
         model,
         bank,

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from longtake.core.chat import PLACEHOLDER_ID
+from longtake.core.errors import ConfigError
 from longtake.media.filmstrip import vocabulary
 from longtake.models.loaded import LoadedModel
 from longtake.models.pvc import PvcForConditionalGeneration
@@ -103,7 +104,7 @@ def test_the_language_model_begins_as_the_donors() -> None:
     donor = LoadedModel(build_random(config), donor_words, config, "")
     own_words = poster_tokenizer()
     model = build_film_model(dataclasses.replace(SMALL, width=192, layers=4, heads=6), own_words).eval()
-    borrow_language(model, own_words, donor)
+    borrow_language(model, own_words, donor, 0)
     text = "Which letter is on the card with the red star?"
     rows = [
         one.language(input_ids=torch.tensor([words(text)["input_ids"]])).last_hidden_state
@@ -111,6 +112,8 @@ def test_the_language_model_begins_as_the_donors() -> None:
     ]
     torch.testing.assert_close(rows[0], rows[1])
     assert model.lm_head.weight is model.language.embed_tokens.weight
+    with pytest.raises(ConfigError, match="192 wide and has 4 layers, ours is 48 wide and has 2"):
+        borrow_language(small_model(), own_words, donor, 0)
 
 
 @pytest.mark.parametrize("progressive", [True, False])

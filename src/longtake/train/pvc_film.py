@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from longtake.core.chat import PLACEHOLDER
 from longtake.core.config import StrictConfig
+from longtake.core.errors import ConfigError
 from longtake.models.loaded import LoadedModel
 from longtake.models.pvc import PvcForConditionalGeneration
 from longtake.models.pvc_configuration import PvcConfig
@@ -130,22 +131,33 @@ def build_film_model(recipe: PvcFilmRecipe, tokenizer: PreTrainedTokenizerFast) 
 
 
 @torch.no_grad()
-def borrow_language(model: PvcForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, donor: LoadedModel) -> None:
+def borrow_language(
+    model: PvcForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, donor: LoadedModel, seed: int
+) -> None:
     """Begin with the language model of longtake-tiny, as PVC begins with InternVL2's: a Qwen2 is a Llama with biases.
 
-    Words that only one of the tokenizers knows keep what they were drawn as.
+    seed: of the words that the donor does not know.
+
+    Raises: ConfigError if the two are not of one shape.
     """
     language: Any = model.language
-    theirs = donor.model.language.state_dict()
+    theirs, drawn = donor.model.language.state_dict(), language.state_dict()
     words = theirs.pop("embed_tokens.weight")
-    own = language.embed_tokens.weight.normal_(0.0, float(words.std()))
+    missing = {name: torch.zeros_like(drawn[name]) for name in drawn if name.endswith("o_proj.bias")}
+    own = torch.randn(drawn["embed_tokens.weight"].shape, generator=torch.Generator().manual_seed(seed)) * words.std()
+    wrong = [name for name, value in theirs.items() if name not in drawn or drawn[name].shape != value.shape]
+    if wrong or own.shape[1] != words.shape[1]:
+        layers = donor.config.get_text_config().num_hidden_layers
+        raise ConfigError(
+            f"the donor's language model is {words.shape[1]} wide and has {layers} layers, ours "
+            f"is {own.shape[1]} wide and has {len(language.layers)}; expected one shape; change width, layers or heads "
+            "of the recipe"
+        )
     known = donor.tokenizer.get_vocab()
     for word, index in tokenizer.get_vocab().items():
         if word in known:
             own[index] = words[known[word]]
-    drawn = language.state_dict()
-    unknown = {name: torch.zeros_like(drawn[name]) for name in drawn if name.endswith("o_proj.bias")}
-    language.load_state_dict({"embed_tokens.weight": own.clone(), **unknown, **theirs})
+    language.load_state_dict({"embed_tokens.weight": own, **missing, **theirs})
 
 
 def pvc_form() -> PromptForm:
