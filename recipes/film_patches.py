@@ -36,10 +36,16 @@ class TokensPerClip(StrictConfig):
 
 def own_memory(video: Video, model: LoadedModel, num_frames: int, fps: float) -> tuple[VideoMemory, float]:
     """Return the memory of every frame of a film, as a checkpoint itself makes it, and the seconds that it took."""
-    started, length = time.perf_counter(), model.config.mm_local_num_frames
-    rule = SamplingRule(fps=fps, frame_multiple=length, min_frames=length)
-    memory = ingest(video, model, Budget(max_frames=num_frames // length * length), rule=rule)
+    started = time.perf_counter()
+    memory = _see_all(video, model, num_frames, fps, Ledger())
     return memory, time.perf_counter() - started
+
+
+def _see_all(video: Video, model: LoadedModel, num_frames: int, fps: float, ledger: Ledger) -> VideoMemory:
+    """Ingest every frame of a film, in whole clips."""
+    length = model.config.mm_local_num_frames
+    rule = SamplingRule(fps=fps, frame_multiple=length, min_frames=length)
+    return ingest(video, model, Budget(max_frames=num_frames // length * length), rule=rule, ledger=ledger)
 
 
 class Noting:
@@ -66,12 +72,10 @@ class FilmPatches:
     """
 
     def __init__(self, video: Video, model: LoadedModel, num_frames: int, fps: float) -> None:
-        length, noting, ledger = model.config.mm_local_num_frames, Noting(), Ledger()
+        noting, ledger = Noting(), Ledger()
         self.model, self._patches = model, noting.patches
-        every = SamplingRule(fps=fps, frame_multiple=length, min_frames=length)
-        budget = Budget(max_frames=num_frames // length * length)
         with methods_set(model, compressor=noting):
-            self.pooled = ingest(video, model, budget, rule=every, ledger=ledger)
+            self.pooled = _see_all(video, model, num_frames, fps, ledger)
         self.encode_s = sum(cost.seconds for name, cost in ledger.stages.items() if name != "compress")
 
     @torch.no_grad()

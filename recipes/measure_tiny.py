@@ -12,9 +12,9 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from filmstrip_films import TEST_SEED, drawn_film, film_memory
@@ -22,7 +22,7 @@ from filmstrip_films import TEST_SEED, drawn_film, film_memory
 import longtake
 from longtake.core.errors import ConfigError
 from longtake.core.types import Answer
-from longtake.eval.result import read_lines, write_text
+from longtake.eval.result import line, read_lines, write_text
 from longtake.eval.statistics import clustered_bootstrap, paired
 from longtake.media.filmstrip import Question, ask_film, is_right
 from longtake.methods.compress.tome import ToMe
@@ -35,6 +35,7 @@ class Told(NamedTuple):
 
     film: int
     kind: str
+    question: str
     is_right: bool
     is_held_out: bool
     is_proved: bool
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--marks", type=Path, help="write what became of each question to this file")
     parser.add_argument("--against", type=Path, help="such a file of another model, to be compared with")
     given = parser.parse_args()
+    theirs = None if given.against is None else read_lines(given.against)
     model, start = longtake.load(given.checkpoint), time.perf_counter()
     if given.tokens_per_frame is not None:
         model.model.use_compressor(ToMe(tokens_per_frame=given.tokens_per_frame))
@@ -66,8 +68,8 @@ def main() -> None:
         print(json.dumps(settings | {"kind": kind} | figures(told)))
     if given.marks is not None:
         write_marks(given.marks, by_kind)
-    if given.against is not None:
-        for kind, lead in leads(by_kind, given.against).items():
+    if theirs is not None:
+        for kind, lead in leads(by_kind, theirs).items():
             print(json.dumps(settings | {"kind": kind, "against": given.against.name} | lead))
     print(json.dumps({"seconds": round(time.perf_counter() - start, 1)}))
 
@@ -82,7 +84,9 @@ def measure_film(model: LoadedModel, given: argparse.Namespace, number: int) -> 
     for question in asked:
         answer = longtake.ask(memory, question.text, model, budget, prefixes=prefixes)
         right = is_right(answer.text, question)
-        told.append(Told(number, question.kind, right, question.is_held_out, is_proved(answer, question)))
+        told.append(
+            Told(number, question.kind, question.text, right, question.is_held_out, is_proved(answer, question))
+        )
     return told
 
 
@@ -108,25 +112,27 @@ def figures(told: list[Told]) -> dict[str, object]:
 
 
 def write_marks(path: Path, by_kind: Mapping[str, list[Told]]) -> None:
-    """Write a line for each kind: the films and whether each of their questions was answered right, in order."""
-    rows = {kind: [[one.film, int(one.is_right)] for one in told] for kind, told in by_kind.items()}
-    write_text(path, "".join(json.dumps({"kind": kind, "marks": marks}) + "\n" for kind, marks in rows.items()))
+    """Write a line for each question: its film, its kind, its text, and whether the answer was right."""
+    rows = [[one.film, kind, one.question, one.is_right] for kind, told in by_kind.items() for one in told]
+    names = ("film", "kind", "question", "is_right")
+    write_text(path, "".join(line(dict(zip(names, row, strict=True))) for row in rows))
 
 
-def leads(by_kind: Mapping[str, list[Told]], path: Path) -> dict[str, dict[str, object]]:
+def leads(by_kind: Mapping[str, list[Told]], marks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, object]]:
     """Return for each kind by how much we are better than another model at the same questions.
 
     Raises: ConfigError if it was asked other ones.
     """
-    theirs = {row["kind"]: row["marks"] for row in read_lines(path)}
     found: dict[str, dict[str, object]] = {}
     for kind, told in sorted(by_kind.items()):
-        if [film for film, _ in theirs.get(kind, [])] != [one.film for one in told]:
+        theirs = [mark for mark in marks if mark["kind"] == kind]
+        if [(mark["film"], mark["question"]) for mark in theirs] != [(one.film, one.question) for one in told]:
             raise ConfigError(
-                f"{path} was asked other questions of kind {kind}; expected the same; measure it with the same options"
+                f"the other model was asked other questions of kind {kind}; expected the same; measure it with the "
+                "same options"
             )
         ours = [float(one.is_right) for one in told]
-        test = paired(ours, [float(right) for _, right in theirs[kind]], [str(one.film) for one in told])
+        test = paired(ours, [float(mark["is_right"]) for mark in theirs], [str(one.film) for one in told])
         bounds = [round(test.interval.low, 4), round(test.interval.high, 4)]
         found[kind] = {"lead": round(test.difference, 4), "interval_95": bounds, "verdict": test.verdict}
     return found

@@ -33,11 +33,11 @@ class Arm:
     """One way to see a film and to read it.
 
     family: compress, memory, reduce, select, together or blind. compress: makes the method for a film's seed; none:
-    the checkpoint's own, as it is. budget:
-    tokens a frame that the memory is merged to afterwards. select: a key of SELECTORS, EVEN or RANDOM. tells_seconds:
-    whether the prompt says which seconds were chosen, as `longtake ask` does; else it is that of the whole film, as
-    released. control: the arm that takes as much at random. resize: rows and columns of patches that a plain resize of
-    a frame leaves. is_black: shows a black film.
+    the checkpoint's own, as it is. budget: tokens a frame that the memory is merged to afterwards. select: a key of
+    SELECTORS, EVEN or RANDOM. tells_seconds: whether the prompt says which seconds were chosen, as `longtake ask` does;
+    else it is that of the whole film, as released. control: the arm that takes as much at random, or a checkpoint
+    trained alike. resize: rows and columns of patches that a plain resize of a frame leaves. is_black: shows a black
+    film.
     """
 
     name: str

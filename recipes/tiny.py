@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    values = parse_settings(given.settings)
+    values = parse_settings(given.settings, ("vision", "polish", "language", "refine"))
     vision = VisionRecipe.from_dict(values.get("vision", {}))
     polish = VisionRecipe.from_dict(POLISH | values.get("polish", {}))
     language = LanguageRecipe.from_dict({"seed": given.seed} | values.get("language", {}))

@@ -80,9 +80,7 @@ def recipe_of(settings: Sequence[str]) -> TinyPvcRecipe:
 
     Raises: ConfigError for another form, part or field.
     """
-    values = parse_settings(settings)
-    if unknown := set(values) - {"recipe", "poster"}:
-        raise ConfigError(f"--set names the part {min(unknown)!r}; expected recipe or poster; correct it")
+    values = parse_settings(settings, ("recipe", "poster"))
     poster = PosterSpec.from_dict(values.get("poster", {}))
     return TinyPvcRecipe.from_dict(values.get("recipe", {}) | {"poster": poster})
 

@@ -4,13 +4,15 @@ Two arms: `pvc`, in which a frame's token knows of earlier frames and of the tim
 compressor without. 1. The tower learns to put each frame of a clip into one token. 2. Films are encoded once into a
 bank. 3. The language model, which begins as that of longtake-tiny, learns to answer from such tokens. An arm is saved
 as OUT/ARM, a checkpoint like any other, its curve as OUT/ARM.jsonl; a run that was stopped goes on with the part that
-it was in. What came of it: docs/tiny_pvc.md.
+it was in, an arm that is saved is left as it is. What came of it: docs/tiny_pvc.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,10 @@ from tiny import BANK_SEED, NUM_BANK_FILMS, Curve
 import longtake
 from longtake.cli.models import parse_settings
 from longtake.convert.load import save
+from longtake.core.errors import ConfigError
+from longtake.core.files import write_whole
 from longtake.models.loaded import LoadedModel
+from longtake.models.pvc import PvcForConditionalGeneration
 from longtake.models.tiny import bundled_tiny
 from longtake.train.film_bank import build_bank
 from longtake.train.film_clips import ClipStream
@@ -84,27 +89,29 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    values = parse_settings(given.settings)
+    values = parse_settings(given.settings, ("seeing", "polish", "language"))
     language = LanguageRecipe.from_dict(LANGUAGE | {"seed": given.seed} | values.get("language", {}))
     given.out.mkdir(parents=True, exist_ok=True)
-    for arm in given.arms:
+    for arm in [arm for arm in given.arms if not (given.out / arm).exists()]:
         own = {"progressive": ARMS[arm], "seed": given.seed} | values.get("seeing", {})
         legs = [PvcFilmRecipe.from_dict(own | leg | values.get("polish", {})) for leg in POLISH]
         train_arm(given.out / arm, [PvcFilmRecipe.from_dict(own), *legs], language, given.films)
 
 
 def train_arm(out: Path, seeing: Sequence[PvcFilmRecipe], language: LanguageRecipe, num_films: int) -> None:
-    """Train an arm and save it; seeing: the tower's lesson, leg by leg."""
+    """Train an arm and save it; seeing: the tower's lesson, leg by leg.
+
+    Raises: ConfigError if a leg was learned by another recipe.
+    """
     tokenizer, curve = poster_tokenizer(), Curve(out.with_suffix(".jsonl"))
     model, clips = build_film_model(seeing[0], tokenizer), ClipStream(image_size=seeing[0].image_size)
     for number, (leg, first_seed) in enumerate(zip(seeing, FIRST_FILMS, strict=True)):
         learned = out.with_suffix(f".seeing-{number}.pt")
         if learned.exists():
-            for part, state in torch.load(learned, weights_only=True).items():
-                getattr(model, part).load_state_dict(state)
+            take_over(model, leg, learned)
         else:
             train_seeing(model, leg, dataclasses.replace(clips, first_seed=first_seed), curve.stage(f"seeing {number}"))
-            torch.save({part: getattr(model, part).state_dict() for part in SEEING_PARTS}, learned)
+            keep(model, leg, learned)
     bank = build_bank(
         lambda pixels: {1: frame_tokens(model, pixels)}, dataclasses.replace(clips, first_seed=BANK_SEED), num_films
     )
@@ -120,6 +127,26 @@ def train_arm(out: Path, seeing: Sequence[PvcFilmRecipe], language: LanguageReci
         connector=model.projector.mlp[2],
     )
     save(LoadedModel(model, tokenizer, model.config, ""), out)
+
+
+def keep(model: PvcForConditionalGeneration, leg: PvcFilmRecipe, path: Path) -> None:
+    """Write down what a leg has taught, with its recipe; the file appears whole or not at all."""
+    data = io.BytesIO()
+    parts = {part: getattr(model, part).state_dict() for part in SEEING_PARTS}
+    torch.save({"recipe": json.dumps(leg.to_dict(), sort_keys=True), "parts": parts}, data)
+    write_whole(path, data.getvalue())
+
+
+def take_over(model: PvcForConditionalGeneration, leg: PvcFilmRecipe, path: Path) -> None:
+    """Go on from what a leg has taught.
+
+    Raises: ConfigError if that was by another recipe.
+    """
+    kept = torch.load(path, weights_only=True)
+    if kept["recipe"] != json.dumps(leg.to_dict(), sort_keys=True):
+        raise ConfigError(f"{path} was learned by another recipe; expected {leg}; name another folder, or remove it")
+    for part, state in kept["parts"].items():
+        getattr(model, part).load_state_dict(state)
 
 
 if __name__ == "__main__":

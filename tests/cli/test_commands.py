@@ -174,3 +174,15 @@ def test_times_are_written_for_people(seconds: float, text: str):
 @pytest.mark.parametrize("seconds, text", [(59.97, "0:01:00.0"), (3599.99, "1:00:00.0")])
 def test_times_never_show_sixty_seconds(seconds: float, text: str):
     assert seconds_text(seconds) == text
+
+
+def test_an_evaluation_asks_for_its_extra_before_it_asks_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    from longtake.cli import eval as command
+    from longtake.core.errors import MissingExtraError
+
+    asked: list[object] = []
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setattr(command, "find_task", lambda *given: asked.append(given))
+    with pytest.raises(MissingExtraError, match="intervals need scipy"):
+        command.run("niah", {}, {}, {"shard": None, "out": None, "ends_with_parent": False, "without": ()}, True)
+    assert not asked

@@ -33,6 +33,7 @@ def run(
     """Run a task, or one shard of it, and print what it says."""
     from longtake.engine.ledger import Ledger
     from longtake.eval.baselines import chosen_baselines
+    from longtake.eval.statistics import scipy_stats
 
     started, ledger = time.perf_counter(), Ledger()
     shard = parse_shard(options["shard"])
@@ -40,6 +41,8 @@ def run(
         raise ConfigError("--shard arrived without --out; expected the folder that all shards write to; name it")
     if options["ends_with_parent"]:
         end_with_parent()
+    if shard is None:
+        scipy_stats()  # the intervals at the end need it: better missed now than when all is asked
     baselines = chosen_baselines(options["without"])
     with ledger.stage("load"):
         task, limits = find_task(task_name, model, options, budget)

@@ -200,10 +200,10 @@ def from_recipe(recipe: str) -> LoadedModel:
     return found
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read `part.field=value` texts; values are JSON, or else plain text.
+def parse_settings(settings: Sequence[str], parts: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Read `part.field=value` texts; values are JSON, or else plain text. parts: those that there are; none: any.
 
-    Raises: ConfigError for a text of another form.
+    Raises: ConfigError for a text of another form, or of another part.
     """
     import json
 
@@ -217,4 +217,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
             parsed.setdefault(part, {})[field] = json.loads(value)
         except json.JSONDecodeError:
             parsed.setdefault(part, {})[field] = value
+    if parts and (unknown := set(parsed) - set(parts)):
+        raise ConfigError(f"--set names the part {min(unknown)!r}; expected {' or '.join(parts)}; correct it")
     return parsed

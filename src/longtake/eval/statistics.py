@@ -38,7 +38,7 @@ def wilson(right: int, count: int, level: float = LEVEL) -> Interval:
     """
     if not 0 <= right <= count or count < 1:
         raise ConfigError(f"{right} right of {count} items arrived; expected 0 to {count} of at least one; check them")
-    found = _stats().binomtest(right, count).proportion_ci(level, method="wilson")
+    found = scipy_stats().binomtest(right, count).proportion_ci(level, method="wilson")
     return Interval(low=float(found.low), high=float(found.high), kind="Wilson", level=level)
 
 
@@ -83,7 +83,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     if min(only_first, only_second) < 0:
         raise ConfigError(f"counts {only_first} and {only_second} arrived; expected none below 0; check them")
     both = only_first + only_second
-    return float(_stats().binomtest(only_first, both, 0.5).pvalue) if both else 1.0
+    return float(scipy_stats().binomtest(only_first, both, 0.5).pvalue) if both else 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,21 +199,21 @@ def _drawn_means(
 
 def _expanded(num_groups: int, level: float) -> list[float]:
     """Return the percentiles to read so that few groups cover what they should."""
-    stats = _stats()
+    stats = scipy_stats()
     widened = math.sqrt(num_groups / (num_groups - 1)) * stats.t.ppf((1 + level) / 2, num_groups - 1)
     return [float(stats.norm.cdf(-widened)), float(stats.norm.cdf(widened))]
 
 
 def _wilson_of_share(share: float, count: int, level: float) -> Interval:
     """Return Wilson's interval of any share, not only of whole counts."""
-    z = float(_stats().norm.ppf((1 + level) / 2))
+    z = float(scipy_stats().norm.ppf((1 + level) / 2))
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     low, high = min(middle - half, share), max(middle + half, share)  # at 0 and 1 rounding may leave the share out
     return Interval(low=max(0.0, low), high=min(1.0, high), kind="Wilson", level=level)
 
 
-def _stats():
+def scipy_stats():
     """Return scipy's statistics, which are not needed to answer questions.
 
     Raises: MissingExtraError.

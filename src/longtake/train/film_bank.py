@@ -46,9 +46,13 @@ class FilmBank:
         """Count of clips."""
         return len(self.shown)
 
+    def film_of(self, clip: int) -> int:
+        """Return the number of the film that a clip is of."""
+        return int(np.searchsorted(self.first_clip, clip, side="right")) - 1
+
     def place(self, clip: int) -> int:
         """Return where in its own film a clip stands."""
-        return clip - self.first_clip[int(np.searchsorted(self.first_clip, clip, side="right")) - 1]
+        return clip - self.first_clip[self.film_of(clip)]
 
     @functools.cached_property
     def clips_of(self) -> Mapping[int, list[int]]:
@@ -196,9 +200,8 @@ def _chain_run(bank: FilmBank, rng: np.random.Generator, keys: Mapping[Key, int]
 def _card_run(bank: FilmBank, rng: np.random.Generator, with_card: bool) -> list[int]:
     """Return up to LONGEST_RUN clips in a row of one film, all with a card or all without, and none with a motion."""
     clip = int(rng.integers(bank.num_clips))
-    film = int(np.searchsorted(bank.first_clip, clip, side="right")) - 1
-    run = []
-    for follower in range(clip, min(clip + int(rng.integers(1, LONGEST_RUN + 1)), bank.first_clip[film + 1])):
+    end, run = bank.first_clip[bank.film_of(clip) + 1], []
+    for follower in range(clip, min(clip + int(rng.integers(1, LONGEST_RUN + 1)), end)):
         if follower in bank.moving or bool(bank.shown[follower]) != with_card:
             break
         run.append(follower)
